@@ -1,0 +1,866 @@
+"""`Cancelable`: one unit of work with an id, a status and a token, used as ``async with`` and as ``with``.
+
+Two decisions are made about every operation, each in one place. A *request* to cancel is decided by its token: the first
+caller wins, as long as the token is not sealed. The *finish* is decided when the block is left: the status says cancelled only
+if the body ended because of the cancel, and sealing the token makes every later request lose.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+import time
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypedDict, TypeVar, Unpack, cast
+
+import anyio.lowlevel
+
+from . import forks
+from .callables import refuse_ambiguous_keywords
+from .errors import OperationCancelled
+from .flags import LINK, WAKE, StrongLink, Watcher, cancel_tree
+from .identifiers import SecretId, checked_operation_id, new_operation_id
+from .models import CancelationReason, OperationContext, OperationKind, OperationStatus
+from .progress import Progress, ProgressRegistration
+from .scopes import TokenScope
+from .shielding import Shield, is_shielded
+from .sources import ConditionSource, SignalSource, Source
+from .store import OperationStore, default_store
+from .streams import OperationStream, iterate
+from .threads import ThreadCall
+from .timer_thread import shared_timer
+from .token import CancelAnswer, CancelationToken, Registration
+from .verdicts import Verdict, cancelation_error, reason_and_message
+from .waiters import LONGEST_WAIT_SECONDS, refuse_to_block
+from .wakeup import Port, context_for_a_thread, is_native_cancelation, names_the_loop, running_task
+
+__all__ = ["CURRENT", "INHERIT", "Cancelable", "OperationOptions", "current_operation"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class _Inherit:
+    """The owner of the parent; nobody without one."""
+
+    def __repr__(self) -> str:
+        return "INHERIT"
+
+
+class _Current:
+    """The operation that is open where the new one is entered."""
+
+    def __repr__(self) -> str:
+        return "CURRENT"
+
+
+INHERIT: Final = _Inherit()
+CURRENT: Final = _Current()
+
+
+_GivenToken = tuple[CancelationToken, CancelationReason | None]
+"""What an operation listens to, and what its reason becomes; None: it stays."""
+
+
+class HasStore(Protocol):
+    """A registry face, or anything else that knows which store it shows."""
+
+    @property
+    def store(self) -> OperationStore: ...
+
+
+class OperationOptions(TypedDict, total=False):
+    """The keywords that every way of making an operation takes; see `Cancelable`."""
+
+    operation_id: str | None
+    owner: str | _Inherit | None
+    parent: Cancelable | _Current | None
+    metadata: Mapping[str, Any] | None
+    register: bool
+    raise_on_cancel: bool
+    registry: OperationStore | HasStore | None
+
+
+_current: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_operation", default=None)
+_thread_of: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_thread_of", default=None)
+"""In a worker thread: the operation that started it, which it may outlive."""
+
+
+def current_operation() -> Cancelable | None:
+    """The innermost open operation of this context, or None.
+
+    Finished ones are skipped. Only in a thread that a cancelled operation left behind, that operation still shows, so that
+    ``current_operation().check()`` raises there.
+    """
+    operation = _current.get()
+    while operation is not None and operation.is_over:
+        if operation.token.is_cancelled and operation is _thread_of.get() and not operation.is_inherited:
+            return operation
+        operation = operation.enclosing
+    return operation
+
+
+def detached_context(keeps: Callable[[contextvars.ContextVar[Any]], bool] | None = None) -> contextvars.Context:
+    """A copy of this context without its operation, for work that must not end with it, here or in another thread or loop.
+
+    Args:
+        keeps: Which variables come along; by default all.
+    """
+    context = contextvars.Context()
+    for variable, value in contextvars.copy_context().items():
+        if variable is not _current and not names_the_loop(variable) and (keeps is None or keeps(variable)):
+            context.run(variable.set, value)
+    return context
+
+
+class Cancelable:
+    """One cancelable unit of work.
+
+    Args:
+        name: What to call it in lists and patterns.
+        operation_id: An id of your own; by default 128 random bits. Live ids are unique per store.
+        owner: Who may see and cancel it through the routes; by default the parent's owner.
+        timeout: Seconds, or a timedelta, from entry to a cancel with reason ``timeout``.
+        token: A token whose cancel cancels this operation too, with the same reason.
+        parent: The operation whose cancel cancels this one; by default the one open at entry; None detaches.
+        metadata: Anything worth keeping with it; shown by the routes only if they are told to.
+        register: Whether registries see it.
+        raise_on_cancel: False leaves a cancelled block quietly instead of raising `OperationCancelled`. Entering an operation
+            that is cancelled already raises in any case, since its body must not run.
+        registry: The store, or a registry that shows it; by default the process's.
+
+    Raises:
+        InvalidOperationId: The id's form, or a word of the routes.
+        ValueError: A negative or NaN timeout.
+        TypeError: A name, owner, token or parent of the wrong type.
+
+    Concurrency:
+        Entered once, left by the task or thread that entered it (anything else is a RuntimeError). Everything else may be
+        called from any thread, `cancel_sync` from signal handlers too. In ``async with`` a cancel is native and
+        level-triggered: every await raises until the block is left. In ``with`` it is cooperative: `check`, `sleep` and
+        `iterate` raise `OperationCancelled`.
+    """
+
+    kind: OperationKind = OperationKind.OPERATION
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_created",
+        "_deadline",
+        "_disarm",
+        "_ended",
+        "_entered",
+        "_final",
+        "_generation",
+        "_given_tokens",
+        "_home",
+        "_links",
+        "_metadata",
+        "_name",
+        "_parent",
+        "_progress",
+        "_raise_on_cancel",
+        "_register",
+        "_scope",
+        "_sources",
+        "_started",
+        "_store",
+        "_timeout_seconds",
+        "counted_as",
+        "enclosing",
+        "id",
+        "id_is_secret",
+        "owner",
+        "token",
+    )
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        operation_id: str | None = None,
+        owner: str | _Inherit | None = INHERIT,
+        timeout: float | timedelta | None = None,
+        token: CancelationToken | None = None,
+        parent: Cancelable | _Current | None = CURRENT,
+        metadata: Mapping[str, Any] | None = None,
+        register: bool = True,
+        raise_on_cancel: bool = True,
+        registry: OperationStore | HasStore | None = None,
+    ) -> None:
+        _check_types(name, owner, token, parent)
+        self.id: str = new_operation_id() if operation_id is None else checked_operation_id(operation_id)
+        self.id_is_secret = isinstance(self.id, SecretId)
+        """Whether the id was generated at random, so that knowing it is a capability."""
+        self.token = CancelationToken()
+        """The operation's own token, linked from the given one and from the parent's while it is open."""
+        self.owner: str | _Inherit | None = owner
+        self.counted_as = OperationStatus.PENDING
+        self.enclosing: Cancelable | None = None
+        """The open operation that was current at entry."""
+        self._name = name
+        self._timeout_seconds = None if timeout is None else _seconds(timeout)
+        self._given_tokens: tuple[_GivenToken, ...] = () if token is None else ((token, None),)
+        self._parent: Cancelable | _Current | None = parent
+        self._metadata = None if metadata is None else dict(metadata)
+        self._register = register
+        self._raise_on_cancel = raise_on_cancel
+        if registry is None:
+            self._store = default_store()
+        else:
+            self._store = registry if isinstance(registry, OperationStore) else registry.store
+        self._sources: tuple[Source, ...] = ()
+        self._created = time.time()
+        self._started: float | None = None
+        self._ended: float | None = None
+        self._entered = False
+        self._final: OperationStatus | None = None
+        self._closed = False
+        self._generation = forks.generation()
+        self._deadline: float | None = None
+        self._disarm: Callable[[], object] | None = None
+        self._links: list[tuple[CancelationToken, Watcher]] = []
+        self._scope: TokenScope | None = None
+        self._home: tuple[int, object] | None = None
+        self._progress: list[Progress] = []
+
+    # --- other ways to make one
+
+    @classmethod
+    def with_timeout(
+        cls,
+        seconds: float | timedelta,
+        name: str | None = None,
+        *,
+        token: CancelationToken | None = None,
+        **options: Unpack[OperationOptions],
+    ) -> Self:
+        """An operation that is cancelled with reason ``timeout`` so long after it was entered."""
+        return cls(name, timeout=seconds, token=token, **options)
+
+    @classmethod
+    def with_token(
+        cls,
+        token: CancelationToken,
+        name: str | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        **options: Unpack[OperationOptions],
+    ) -> Self:
+        """An operation that is cancelled with ``token``, for the same reason."""
+        return cls(name, timeout=timeout, token=token, **options)
+
+    @classmethod
+    def with_signal(
+        cls,
+        *signals: int,
+        name: str | None = None,
+        timeout: float | timedelta | None = None,
+        token: CancelationToken | None = None,
+        **options: Unpack[OperationOptions],
+    ) -> Self:
+        """An operation that is cancelled when the process gets one of ``signals``.
+
+        Raises:
+            RuntimeError: At entry, in any thread but the main one.
+
+        Handlers found at entry are called too and put back at the end, Python's own KeyboardInterrupt handler excepted.
+        """
+        operation = cls(name, timeout=timeout, token=token, **options)
+        operation._sources = (SignalSource(signals),)
+        return operation
+
+    @classmethod
+    def with_condition(
+        cls,
+        predicate: Callable[[], object],
+        check_interval_seconds: float = 0.5,
+        name: str | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        token: CancelationToken | None = None,
+        **options: Unpack[OperationOptions],
+    ) -> Self:
+        """An operation that is cancelled when ``predicate()`` is true.
+
+        The predicate is asked at entry and every ``check_interval_seconds`` in a pool thread, so it may block. If it raises,
+        that is logged once and the watching stops; the operation goes on.
+        """
+        operation = cls(name, timeout=timeout, token=token, **options)
+        operation._sources = (ConditionSource(predicate, check_interval_seconds),)
+        return operation
+
+    def combine(self, *others: Cancelable | CancelationToken) -> Cancelable:
+        """A new operation that is cancelled as soon as one of the parts is, with that part's reason.
+
+        Takes this one's id, name and options; deadlines start when the combination is entered.
+
+        Raises:
+            RuntimeError: A part was entered already. Afterwards the parts themselves cannot be entered any more.
+            TypeError: A part that is neither an operation nor a token.
+        """
+        for other in others:
+            if not isinstance(other, (Cancelable, CancelationToken)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"combine() takes operations and tokens, not {type(other).__name__}")
+        parts = [self, *(other for other in others if isinstance(other, Cancelable))]
+        if any(part._entered for part in parts):
+            raise RuntimeError("combine() takes operations that were not entered or combined yet")
+        timeouts = [part._timeout_seconds for part in parts if part._timeout_seconds is not None]
+        combined = Cancelable(
+            self._name,
+            owner=self.owner,
+            timeout=min(timeouts, default=None),
+            parent=self._parent,
+            metadata=self._metadata,
+            register=self._register,
+            raise_on_cancel=self._raise_on_cancel,
+            registry=self._store,
+        )
+        combined.id, combined.id_is_secret = self.id, self.id_is_secret
+        tokens: list[_GivenToken] = [(token, None) for token in others if isinstance(token, CancelationToken)]
+        for part in parts:
+            tokens += [(part.token, None), *part._given_tokens]
+            if part is not self and part.parent is not None:
+                tokens.append((part.parent.token, CancelationReason.PARENT))
+        combined._given_tokens = tuple(tokens)
+        combined._sources = tuple(source for part in parts for source in part._sources)
+        for part in parts:
+            part._entered = True
+        return combined
+
+    # --- what it is
+
+    @property
+    def name(self) -> str | None:
+        """What it is called in lists and patterns."""
+        return self._name
+
+    @property
+    def status(self) -> OperationStatus:
+        """Where it stands right now."""
+        final = self._final
+        if final is not None and (self._closed or self.token.is_sealed):
+            return final
+        if self.token.is_cancelled:
+            return OperationStatus.CANCELLING
+        return OperationStatus.PENDING if self._started is None else OperationStatus.RUNNING
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or belongs to the process before a fork."""
+        return self._closed or self.token.is_sealed or self.is_inherited
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it belongs to the process before a fork, where the tasks and threads are that could stop."""
+        return self._generation != forks.generation()
+
+    @property
+    def parent(self) -> Cancelable | None:
+        """The operation whose cancel cancels this one; known from entry on."""
+        return self._parent if isinstance(self._parent, Cancelable) else None
+
+    @property
+    def context(self) -> OperationContext:
+        """A frozen snapshot."""
+        status = self.status
+        verdict = self.token.verdict
+        if verdict is not None and not status.is_final:
+            status = OperationStatus.CANCELLING  # it came in between
+        parent = self.parent
+        return OperationContext(
+            id=self.id,
+            name=self.name,
+            kind=self.kind,
+            owner=None if isinstance(self.owner, _Inherit) else self.owner,
+            status=status,
+            created_at=_instant(self._created),
+            started_at=None if self._started is None else _instant(self._started),
+            ended_at=_instant(self._ended) if self._ended is not None and status.is_final else None,
+            cancel_requested_at=None if verdict is None else _instant(verdict.at),
+            reason=verdict and verdict.reason,
+            message=verdict and verdict.message,
+            origin=verdict and verdict.origin,
+            parent_id=None if parent is None else parent.id,
+            metadata=dict(self._metadata or ()),
+            progress=self._progress[0].latest if self._progress else None,
+            id_is_secret=self.id_is_secret,
+        )
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """Seconds to the nearest deadline, this operation's or an enclosing parent's; None without any, 0 when it is past."""
+        nearest: float | None = None
+        now = time.monotonic()
+        operation: Cancelable | None = self
+        while operation is not None:
+            left = operation._timeout_seconds if operation._deadline is None else operation._deadline - now
+            if left is not None and (nearest is None or left < nearest):
+                nearest = left
+            operation = operation.parent
+        return None if nearest is None else max(0.0, nearest)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or self.id!r} {self.status}>"
+
+    # --- cancelling
+
+    def cancel_sync(
+        self,
+        reason: CancelationReason | str | None = None,
+        message: str | None = None,
+        *,
+        origin: str | None = None,
+    ) -> bool:
+        """Ask it to stop; see `CancelationToken.cancel_sync`.
+
+        Returns:
+            True for the one caller whose request was accepted while the operation was open. It may still complete, if its body
+            never notices; `status` tells. A finished operation is sealed: False, and nothing changes.
+
+        Concurrency:
+            Any thread, any loop, any signal handler.
+        """
+        reason, message = reason_and_message(reason, message)
+        return self._request(Verdict(reason, message, origin, time.time()))
+
+    def cancel(
+        self,
+        reason: CancelationReason | str | None = None,
+        message: str | None = None,
+        *,
+        origin: str | None = None,
+    ) -> CancelAnswer:
+        """The same as `cancel_sync`; has acted when it returns, and what it returns may be awaited for the bool."""
+        return CancelAnswer(self.cancel_sync(reason, message, origin=origin))
+
+    def _request(self, verdict: Verdict, run_callbacks: Callable[[Callable[[], None]], object] | None = None) -> bool:
+        if self.is_inherited:
+            return False
+        return cancel_tree(self.token, verdict, run_callbacks)
+
+    def on_cancel(self, callback: Callable[[CancelationToken], object]) -> Registration:
+        """Have ``callback(token)`` called when it is cancelled; see `CancelationToken.on_cancel`."""
+        return self.token.on_cancel(callback)
+
+    # --- noticing
+
+    def check(self) -> None:
+        """Raise `OperationCancelled` if it was cancelled or its deadline is past; every time, except inside `shield`.
+
+        Concurrency:
+            Any thread; a few tens of nanoseconds while there is nothing to say.
+        """
+        if (self.token.is_cancelled or self._deadline_is_past()) and not is_shielded(self):
+            raise self.error()
+
+    def wait(self, seconds: float) -> bool:
+        """Block this thread for so long or until it is cancelled; returns whether it was. Never raises for a cancel.
+
+        Raises:
+            RuntimeError: On a running event loop's thread.
+        """
+        refuse_to_block("wait", "await anyio.sleep()")
+        until = time.monotonic() + seconds
+        # the deadline is looked at here too: the loop whose timer it is on may be blocked
+        nearest = until if self._deadline is None else min(until, self._deadline)
+        if self.token.wait(nearest - time.monotonic()) or self._deadline_is_past():
+            return True
+        if self.is_over:  # it wakes whoever waits when it ends; a thread that polls in a loop must not spin from then on
+            time.sleep(min(max(until - time.monotonic(), 0), LONGEST_WAIT_SECONDS))
+        return False
+
+    def sleep(self, seconds: float) -> None:
+        """Block this thread for so long; raises `OperationCancelled` as soon as it is cancelled.
+
+        Raises:
+            RuntimeError: On a running event loop's thread.
+        """
+        refuse_to_block("sleep", "await anyio.sleep()")
+        self.check()
+        if is_shielded(self):
+            time.sleep(max(seconds, 0))
+        elif self.wait(seconds):
+            self.check()
+
+    async def checkpoint(self) -> None:
+        """Let other tasks run, and be cancelled here if that was asked for: natively in ``async with``, else by `check`."""
+        await anyio.lowlevel.checkpoint()
+        self.check()
+
+    def iterate(self, iterable: Iterable[T]) -> Iterator[T]:
+        """Yield from a plain iterable, checking before each item is fetched."""
+        return iterate(iterable, self.check)
+
+    def stream(self, source: AsyncIterable[T]) -> OperationStream[T]:
+        """Yield from an async iterable, interrupting it wherever it waits; see `OperationStream`."""
+        return OperationStream(source, self._native_scope, self.check, self.error)
+
+    def shield(self) -> Shield:
+        """A block, ``with`` or ``async with``, in which cancelation waits: for the cleanup that must not be cut short.
+
+        `check` does not raise inside, awaits are not interrupted, and operations opened inside are not cancelled with this one.
+        """
+        return Shield(self)
+
+    def error(self) -> OperationCancelled:
+        """The error that its cancel raises.
+
+        Raises:
+            RuntimeError: It was not cancelled.
+        """
+        verdict = self.token.verdict
+        if verdict is None:
+            raise RuntimeError("the operation was not cancelled")
+        return cancelation_error(verdict, operation_id=self.id, name=self.name, lineage=self)
+
+    def _native_scope(self) -> TokenScope:
+        """A scope that this operation cancels; nobody cancels it inside `shield`."""
+        return TokenScope(CancelationToken() if is_shielded(self) else self.token)
+
+    async def run_in_thread(
+        self, func: Callable[..., R], /, *args: Any, abandon_on_cancel: bool | None = None, **kwargs: Any
+    ) -> R:
+        """Call a blocking function in a worker thread, where `current_operation` is this one.
+
+        Args:
+            func: What to call.
+            abandon_on_cancel: True (the default): a cancel ends the await at once; the thread goes on, is counted in
+                ``abandoned_threads`` until it ends, and its ``check()`` raises. False: the await waits for it.
+
+        Raises:
+            OperationCancelled: The operation was cancelled meanwhile.
+            TypeError: ``func`` has a keyword ``abandon_on_cancel`` too; bind that with `functools.partial`.
+
+        Concurrency:
+            Any task of the operation, child tasks included.
+        """
+        if abandon_on_cancel is not None:
+            refuse_ambiguous_keywords("run_in_thread", func, {"abandon_on_cancel": abandon_on_cancel})
+        self.check()  # a cancel that the loop has not come to yet keeps the call from beginning too
+        self._let_threads_see_the_deadline()
+        context = context_for_a_thread()
+        context.run(_current.set, self)
+        context.run(_thread_of.set, self)
+        call = ThreadCall(partial(func, *args, **kwargs), context, self.count_abandoned_threads)
+        if abandon_on_cancel is False:
+            return await call.wait(abandon_on_cancel=False)
+        with self._native_scope():  # our own, since a child task need not be inside the operation's
+            return await call.wait(abandon_on_cancel=True)
+        raise self.error()
+
+    def count_abandoned_threads(self, change: int) -> None:
+        """Tell the statistics of a thread that was left behind (+1), or of its end (-1)."""
+        self._store.count_abandoned_threads(change)
+
+    # --- progress
+
+    def report_progress(
+        self, message: str | None = None, *, current: float | None = None, total: float | None = None, **fields: Any
+    ) -> None:
+        """Say how far it is. The newest report shows in `context` and on the routes; after the end nothing changes.
+
+        Raises:
+            ValueError: More than 2 KiB of JSON, or not JSON at all.
+
+        Concurrency:
+            Any thread; callbacks run in it.
+        """
+        if not self.is_over:
+            self._progress_report().report({"message": message, "current": current, "total": total, **fields})
+
+    def on_progress(self, callback: Callable[[Mapping[str, Any]], object]) -> ProgressRegistration:
+        """Have ``callback(progress)`` called with every report. What it raises is logged."""
+        return self._progress_report().subscribe(callback)
+
+    def _progress_report(self) -> Progress:
+        if not self._progress:
+            self._progress.append(Progress())
+        return self._progress[0]  # the first one's, where two threads come at once
+
+    # --- entering
+
+    def __enter__(self) -> Self:
+        self._open(None)
+        self._home = (threading.get_ident(), running_task())
+        return self
+
+    async def __aenter__(self) -> Self:
+        scope = TokenScope(self.token)
+        self._open(scope.port)
+        scope.__enter__()
+        self._scope = scope
+        return self
+
+    def announce(self) -> None:
+        """Register it as pending, before it is entered; for runners that queue."""
+        if isinstance(self.owner, _Inherit):
+            self.owner = self.parent.owner if self.parent else None
+        self._store.register(self, OperationStatus.PENDING)
+        self._tell_store_of_cancel()
+
+    def _open(self, port: Port | None) -> None:
+        if self._entered:
+            raise RuntimeError(f"{self!r} was entered before; an operation is used once")
+        self._entered = True
+        try:
+            self._find_parent()
+            self._link()
+            if self._register and not self._is_announced:
+                self._store.register(self, OperationStatus.RUNNING)
+                self._tell_store_of_cancel()
+        except BaseException:
+            self._unlink()
+            raise
+        if self.token.is_cancelled:
+            self._settle(self._cancelled_status())
+            raise self.error()
+        self._started = time.time()
+        if self._is_announced:
+            self._store.start(self)
+        _current.set(self)
+        try:
+            self._arm(port)
+        except BaseException:
+            self._settle(OperationStatus.FAILED)
+            raise
+
+    @property
+    def _is_announced(self) -> bool:
+        return self._store.find(self.id) is self
+
+    def _find_parent(self) -> None:
+        self.enclosing = current_operation()
+        if isinstance(self._parent, _Current):
+            self._parent = self.enclosing
+        parent = self.parent
+        if parent is not None:
+            parent._note_child()
+        if isinstance(self.owner, _Inherit):
+            self.owner = None if parent is None else parent.owner
+
+    def _note_child(self) -> None:
+        """An operation was opened inside this one."""
+
+    def _link(self) -> None:
+        for source, reason in self._given_tokens:
+            self._link_from(source, reason)
+        parent = self.parent
+        if parent is not None and not is_shielded(parent):
+            self._link_from(parent.token, CancelationReason.PARENT)
+
+    def _link_from(self, source: CancelationToken, reason: CancelationReason | None) -> None:
+        link = StrongLink(self.token, reason)
+        self._links.append((source, link))
+        if not source.watch(link, LINK) and source.verdict is not None:
+            cancel_tree(*link.pass_on(source.verdict))
+
+    def _tell_store_of_cancel(self) -> None:
+        if not self.token.watch(_StoreNote(self, self._store), WAKE) and self.token.is_cancelled:
+            self._store.note_cancelling(self)
+
+    def _arm(self, port: Port | None) -> None:
+        if self._timeout_seconds is not None:
+            self._start_deadline(self._timeout_seconds, port)
+        for source in self._sources:
+            source.start(self.token)
+
+    def _start_deadline(self, seconds: float, port: Port | None) -> None:
+        self._timeout_seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        # the loop's own timer where it has one that is cheap, so that nothing has to cross threads
+        self._disarm = None if port is None else port.call_later(seconds, self._time_out)
+        if self._disarm is None:
+            self._let_threads_see_the_deadline()
+
+    def _lift_deadline(self) -> None:
+        if self._disarm is not None:
+            self._disarm()
+        self._disarm = self._deadline = self._timeout_seconds = None
+
+    def _let_threads_see_the_deadline(self) -> None:
+        """Put the deadline on the timer thread: a blocked loop must not delay what threads see."""
+        if self._deadline is None or self.is_over or isinstance(self._disarm, _TimerThreadTimer):
+            return
+        if self._disarm is not None:
+            self._disarm()
+        timer_thread = shared_timer()
+        timer = timer_thread.schedule(self._deadline, partial(self._time_out, timer_thread.dispatch))
+        self._disarm = _TimerThreadTimer(timer.cancel)
+
+    def _time_out(self, run_callbacks: Callable[[Callable[[], None]], object] | None = None) -> bool:
+        return self._request(Verdict(CancelationReason.TIMEOUT, None, "deadline", time.time()), run_callbacks)
+
+    def _deadline_is_past(self) -> bool:
+        """Look at the clock, and make a deadline that is past known."""
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return False
+        self._time_out()
+        return self.token.is_cancelled
+
+    # --- leaving
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        stranger = self._home != (threading.get_ident(), running_task()) and not isinstance(exc, GeneratorExit)
+        try:
+            return self._leave(exc, caught=False)
+        finally:
+            if stranger:
+                raise RuntimeError(f"{self!r} was left by another task or thread than entered it")
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        assert self._scope is not None
+        self._deadline_is_past()
+        try:
+            caught = self._scope.__exit__(exc_type, exc, traceback)
+        except BaseException as error:  # the rest of a group, or that the scope was left wrongly
+            if self._leave(exc if isinstance(exc, GeneratorExit) else error, caught=False):
+                return True
+            raise
+        return self._leave(exc, caught=caught)
+
+    def _leave(self, exc: BaseException | None, *, caught: bool) -> bool:
+        """Settle, and say what leaves the block: nothing (True), what came (False), or our own error (raised)."""
+        self._deadline_is_past()
+        if not caught and not self._is_own_cancel(exc):
+            self._settle(OperationStatus.COMPLETED if exc is None else self._verdict_on(exc))
+            return False
+        self._settle(self._cancelled_status())
+        if not self._raise_on_cancel:
+            return True
+        if isinstance(exc, OperationCancelled) and exc.operation_id == self.id:
+            return False
+        raise self.error() from exc
+
+    def _is_own_cancel(self, exc: BaseException | None) -> bool:
+        """Whether what came is this operation's cancel, noticed here or in a descendant, or a group of nothing else."""
+        if not self.token.is_cancelled:
+            return False
+        if isinstance(exc, BaseExceptionGroup):
+            return all(self._is_own_cancel(member) for member in cast("BaseExceptionGroup[BaseException]", exc).exceptions)
+        return isinstance(exc, OperationCancelled) and self._is_lineage_of(exc)
+
+    def _verdict_on(self, exc: BaseException) -> OperationStatus:
+        """The status of a body that ended by ``exc``, where that is not our own cancel coming back."""
+        others: BaseException = exc
+        if isinstance(exc, BaseExceptionGroup):  # own ones beside the outside's: the outside wins
+            group = cast("BaseExceptionGroup[BaseException]", exc)
+            others = group.split(lambda each: self._is_own_cancel(each))[1] or group  # before 3.13 a bound method is refused
+        if isinstance(others, GeneratorExit):
+            self._claim_outside("closed")
+        elif is_native_cancelation(others):
+            self._claim_outside("outer scope")
+        else:
+            return OperationStatus.FAILED
+        return self._cancelled_status()
+
+    def _claim_outside(self, origin: str) -> None:
+        """Somebody cancelled around us: let our threads and linked tokens know, unless they know a reason already."""
+        self._request(Verdict(self._outside_reason, None, origin, time.time()))
+
+    @property
+    def _outside_reason(self) -> CancelationReason:
+        return CancelationReason.PARENT
+
+    def _cancelled_status(self) -> OperationStatus:
+        timed_out = self.token.reason is CancelationReason.TIMEOUT
+        return OperationStatus.TIMED_OUT if timed_out else OperationStatus.CANCELLED
+
+    def _is_lineage_of(self, error: OperationCancelled) -> bool:
+        operation = error.lineage
+        while isinstance(operation, Cancelable):
+            if operation is self:
+                return True
+            operation = operation.parent
+        return False
+
+    def _settle(self, status: OperationStatus) -> None:
+        """End it: unlink, disarm, publish the final status, wake who waits for it. Never awaits, never raises."""
+        if self._closed:  # left a second time, wrongly, or ended elsewhere before it was left: what it ended as stands
+            self._leave_context()
+            return
+        if self._disarm is not None:
+            self._disarm()
+            self._disarm = None
+        for source in self._sources:
+            source.stop()
+        self._unlink()
+        self._ended = time.time()
+        self._final = status
+        self.token.seal()  # publishes the status of an operation that nobody cancelled: from here on requests lose
+        self._closed = True  # publishes it for one that somebody did
+        self._leave_context()
+        if self._register:
+            self._store.finish(self)
+
+    def _leave_context(self) -> None:
+        if _current.get() is self:
+            _current.set(self._nearest_open())
+
+    def _nearest_open(self) -> Cancelable | None:
+        operation = self.enclosing
+        while operation is not None and operation.is_over:
+            operation = operation.enclosing
+        return operation
+
+    def _unlink(self) -> None:
+        for source, link in self._links:
+            source.unwatch(link)
+        self._links.clear()
+
+
+class _TimerThreadTimer:
+    """Disarms a timer of the timer thread; its type says that threads see the deadline already."""
+
+    __slots__ = ("_cancel",)
+
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        self._cancel = cancel
+
+    def __call__(self) -> None:
+        self._cancel()
+
+
+class _StoreNote(Watcher):
+    """Tells the store that an operation is being cancelled, without a lock."""
+
+    __slots__ = ("_operation", "_store")
+
+    def __init__(self, operation: Cancelable, store: OperationStore) -> None:
+        self._operation = operation
+        self._store = store
+
+    def wake(self) -> None:
+        self._store.note_cancelling(self._operation)
+
+
+def _check_types(name: object, owner: object, token: object, parent: object) -> None:
+    """Tell callers without a type checker here, not when somebody lists operations or asks for his own."""
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be text, not {type(name).__name__}")
+    if owner is not INHERIT and owner is not None and not isinstance(owner, str):
+        raise TypeError(f"owner must be text, as in str(user.pk), not {type(owner).__name__}")
+    if token is not None and not isinstance(token, CancelationToken):
+        raise TypeError(f"token must be a CancelationToken, not {type(token).__name__}; an operation has one as its .token")
+    if parent is not CURRENT and parent is not None and not isinstance(parent, Cancelable):
+        raise TypeError(f"parent must be a Cancelable, not {type(parent).__name__}")
+
+
+def _seconds(timeout: float | timedelta) -> float:
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f"timeout must be 0 or more seconds, not {seconds}")
+    return seconds
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,68 @@
+"""A cancel scope that a token cancels, from any thread. Operations, thread calls and streams await inside one."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import anyio
+
+from .flags import WAKE, Watcher
+from .token import CancelationToken
+from .wakeup import new_cancel_scope, running_port
+
+if TYPE_CHECKING:
+    from .wakeup import CancelScope, Port
+
+__all__ = ["TokenScope"]
+
+
+class TokenScope(Watcher):
+    """Native, level-triggered cancelation of the block inside as soon as the token is cancelled (anyio semantics)."""
+
+    __slots__ = ("_scope", "_token", "port")
+
+    def __init__(self, token: CancelationToken) -> None:
+        port = running_port()
+        if port is None:
+            raise RuntimeError("async with needs a running event loop (asyncio or trio); use a plain with in threads")
+        self.port: Port | None = port
+        self._token = token
+        self._scope: CancelScope | None = None
+
+    def __enter__(self) -> Self:
+        assert self.port is not None
+        scope = new_cancel_scope(self.port)
+        scope.__enter__()
+        self._scope = scope
+        if not self._token.watch(self, WAKE) and self._token.is_cancelled:
+            scope.cancel()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Returns whether the scope caught its own cancelation; anything else passes on."""
+        self._token.unwatch(self)
+        scope, self._scope = self._scope, None  # a cancel still on its way finds nothing
+        assert scope is not None
+        scope.__exit__(exc_type, exc, traceback)
+        # not the return value: on trio it is true for a block that ended normally
+        return scope.cancelled_caught or (scope.cancel_called and self._lost_its_trace(exc))
+
+    def _lost_its_trace(self, exc: BaseException | None) -> bool:
+        """Whether a library put a cancelation of its own in the place of ours, which anyio then does not know.
+
+        asgiref's `sync_to_async` does, if it is awaited where an error is being handled.
+        """
+        if not isinstance(exc, asyncio.CancelledError):
+            return False
+        task = asyncio.current_task()
+        from_outside = anyio.current_effective_deadline() == -math.inf or (task is not None and task.cancelling() > 0)
+        return not from_outside
+
+    def wake(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()

@@ -1,0 +1,82 @@
+"""What one web application holds: its settings, registry, jobs and endpoints. Every adapter keeps one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextvars import ContextVar
+from typing import Any
+
+from ..http_api import HttpApi, Settings, registry_of
+from ..jobs import JobRunner
+from ..models import CancelationReason
+from .request_scope import RequestOperation
+
+__all__ = ["WebApplication"]
+
+WAITING_THREADS = 4
+"""How many requests may wait at once, unless the application says otherwise, where each holds a thread of the server."""
+
+WAITING_TASKS = 100
+"""The same where each holds a task."""
+
+
+class WebApplication:
+    """The parts that an adapter wires into its framework.
+
+    Args:
+        settings: What the application chose.
+        asker: Says who submits a job, where it is known.
+        job_context: Opened around every plain job, in its thread.
+        async_job_context: Opened around every async job.
+        keeps_variable: Which context variables come along into a job; by default all.
+        use_running_loop: See `JobRunner`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        asker: Callable[[], str | None] | None = None,
+        job_context: Callable[[], AbstractContextManager[object]] | None = None,
+        async_job_context: Callable[[], AbstractAsyncContextManager[object]] | None = None,
+        keeps_variable: Callable[[ContextVar[Any]], bool] | None = None,
+        use_running_loop: bool | Callable[[], bool] = True,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry_of(settings)
+        self.wsgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_THREADS)
+        self.asgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_TASKS)
+        self.jobs = JobRunner(
+            self.registry.store,
+            workers=settings.job_workers,
+            queue_limit=settings.job_queue_limit,
+            context=job_context,
+            async_context=async_job_context,
+            asker=asker,
+            keeps_variable=keeps_variable,
+            use_running_loop=use_running_loop,
+        )
+
+    def new_request(
+        self,
+        method: str,
+        route: Callable[[], str | None],
+        *,
+        native: object,
+        outside_reason: CancelationReason = CancelationReason.PARENT,
+    ) -> RequestOperation:
+        """The operation of a request that begins; see `RequestOperation`."""
+        return RequestOperation(
+            method,
+            route,
+            store=self.registry.store,
+            timeout_seconds=self.settings.request_timeout_seconds,
+            outside_reason=outside_reason,
+            native=native,
+        )
+
+    def serves(self, path: str) -> bool:
+        """Whether a path, below the application's mount point, belongs to our own endpoints, which are no operations."""
+        prefix = self.settings.url_prefix
+        return path == prefix or path.startswith(prefix + "/")

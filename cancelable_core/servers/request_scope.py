@@ -1,0 +1,209 @@
+"""A web request as an operation: named by its route, ended when its last byte was sent, in whichever thread that happens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from typing import TypeVar
+
+from ..errors import OperationCancelled
+from ..models import CancelationReason, OperationKind, OperationStatus
+from ..operation import Cancelable
+from ..scopes import TokenScope
+from ..store import OperationStore
+from ..wakeup import running_port
+from .view_options import AsApp, ViewOptions
+
+__all__ = ["RequestOperation", "current_request"]
+
+logger = logging.getLogger("cancelable_core")
+
+R = TypeVar("R")
+
+
+class RequestOperation(Cancelable):
+    """The operation that a request is.
+
+    Args:
+        method: The request's method.
+        route: Says the template of the route that was taken, with its mount prefix, or None. Asked late, since routers find
+            out late; the path itself never becomes part of a name.
+        store: Where it is listed.
+        timeout_seconds: The application's limit for the time until the response starts.
+        outside_reason: What it means when the server, or whoever called the application, cancels around it.
+        native: The framework's request, for those who find the operation and want it.
+
+    Concurrency:
+        Frameworks enter and leave requests in different tasks and threads: `begin` and `end` may be called from any. Where one
+        task does both, ``async with`` works as for every operation.
+    """
+
+    kind = OperationKind.REQUEST
+
+    __slots__ = (
+        "_ends",
+        "_error",
+        "_is_cut_off",
+        "_limit_is_the_routes",
+        "_method",
+        "_outside",
+        "_route",
+        "is_scoped",
+        "native",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        route: Callable[[], str | None],
+        *,
+        store: OperationStore,
+        timeout_seconds: float | None = None,
+        outside_reason: CancelationReason = CancelationReason.PARENT,
+        native: object = None,
+    ) -> None:
+        super().__init__(owner=None, parent=None, timeout=timeout_seconds, registry=store)
+        self._method = method
+        self._route: Callable[[], str | None] | None = route
+        self._outside = outside_reason
+        self._error: BaseException | None = None
+        self._ends: list[object] = []
+        self._is_cut_off = False
+        self._limit_is_the_routes = False
+        self.native = native
+        self.is_scoped = False
+        """Whether the route made use of it: opened an operation inside, or asked for it."""
+
+    @property
+    def name(self) -> str | None:
+        """Method and route template."""
+        if self._route is None:
+            return self._name
+        return f"{self._method} {self._route() or '(no route)'}"
+
+    def begin(self) -> None:
+        """Open it here; whoever runs in this context from now on runs inside it."""
+        self._open(None)
+
+    async def run(self, call: Callable[[], Awaitable[R]]) -> R:
+        """Await ``call()`` so that a cancel interrupts it wherever it waits.
+
+        Raises:
+            OperationCancelled: The request was cancelled.
+        """
+        with TokenScope(self.token):
+            return await call()
+        raise self.error()
+
+    def cancelation_in(self, error: BaseException) -> OperationCancelled | None:
+        """This request's own cancel, if that is what ``error`` brings out of a view; else None."""
+        if not isinstance(error, OperationCancelled) or not self.token.is_cancelled or not self._is_lineage_of(error):
+            return None
+        return error if error.operation_id == self.id else self.error()
+
+    def failed_with(self, error: BaseException) -> None:
+        """Remember what ended the view, where the framework turns errors into responses before `end` is called.
+
+        Its own cancel stands: what a thread that was left behind brings afterwards is nobody's answer any more.
+        """
+        if self._error is None or self.cancelation_in(self._error) is None:
+            self._error = error
+
+    def adopt(self, options: ViewOptions) -> None:
+        """The route was found, and this is what it asks for. Called before its view runs, in the same thread or task."""
+        self.is_scoped = True
+        if options.name is not None:
+            self._name, self._route = options.name, None
+        if not isinstance(options.timeout_seconds, AsApp):
+            self._lift_deadline()
+            self._limit_is_the_routes = True
+            if options.timeout_seconds is not None:
+                self._start_deadline(options.timeout_seconds, running_port())
+
+    def response_started(self) -> None:
+        """The application's time limit covers what came before, and the stream may take its time; a route's own covers both."""
+        if not self._limit_is_the_routes:
+            self._lift_deadline()
+
+    def check_stream(self) -> None:
+        """Raise between two chunks of a response if the request was cancelled, unless the response is what says so."""
+        if self._error is None:
+            self.check()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The last byte was sent, the stream was closed, or ``error`` ended it all. Any thread; the first call counts."""
+        claim = object()
+        self._ends.append(claim)
+        if self._ends[0] is not claim or self._started is None or self._closed:
+            return
+        error = error or self._error or (GeneratorExit() if self._is_cut_off else None)
+        if error is None:
+            self._settle(OperationStatus.COMPLETED)
+        elif self.cancelation_in(error):
+            self._settle(self._cancelled_status())
+        else:
+            self._settle(self._verdict_on(error))
+
+    def iterate_body(self, chunks: Iterable[R]) -> Iterator[R]:
+        """A response's stream that ends when the request is cancelled, between two chunks; and the request with it."""
+        try:
+            yield from self.iterate(chunks)
+        except BaseException as error:
+            self.end(error)
+            raise
+
+    async def stream_body(self, chunks: AsyncIterable[R]) -> AsyncIterator[R]:
+        """The same for an async stream, which is interrupted wherever it waits.
+
+        Nobody has to close it for the request to end rightly: `end`, between its first and its last chunk, means that the
+        client has gone.
+        """
+        self._is_cut_off = True
+        try:
+            async with self.stream(chunks) as items:
+                async for chunk in items:
+                    yield chunk
+            self._is_cut_off = False
+        except BaseException as error:
+            self.end(error)
+            raise
+
+    def _note_child(self) -> None:
+        self.is_scoped = True
+
+    def response_headers(self, which: str, status: int, present: Collection[str]) -> tuple[tuple[str, str], ...]:
+        """What to add to the response, so that the client can name its operation.
+
+        Args:
+            which: The ``response_header`` setting.
+            status: The response's status.
+            present: The names of its headers, lower-cased.
+        """
+        if which == "never" or (which == "scoped" and not self.is_scoped) or status == 304:
+            return ()
+        # a shared cache must not hand one client's id to another
+        private = () if "cache-control" in present else (("Cache-Control", "private"),)
+        return (("X-Operation-ID", self.id), *private)
+
+    @property
+    def _outside_reason(self) -> CancelationReason:
+        return self._outside
+
+    def _settle(self, status: OperationStatus) -> None:
+        if self._closed:  # ended with its last byte, or with its client, before the framework was done with it
+            self._leave_context()
+            return
+        self._name, self._route = self.name, None  # the route's native objects go, the name stays
+        super()._settle(status)
+        self.native = self._error = None
+        verdict = self.token.verdict
+        if verdict is not None and status in (OperationStatus.CANCELLED, OperationStatus.TIMED_OUT):
+            # %a: a message, an origin and a method come from outside
+            logger.info("%a (%s) was cancelled: %s, %a, by %a", self.name, self.id, *verdict[:3])
+
+
+def current_request(operation: Cancelable | None) -> RequestOperation | None:
+    """The request that an operation is part of: itself, or the nearest among its ancestors."""
+    while operation is not None and not isinstance(operation, RequestOperation):
+        operation = operation.parent
+    return operation

@@ -1,0 +1,383 @@
+"""This process's entries: index by id and name, counters in O(1), bounded history.
+
+One lock, held for a few dictionary steps; never while user code, logging or input and output runs. Cancels and ends do not
+wait for it: they leave a note in a deque, which whoever holds the lock next, or still, turns into counter moves.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable
+from types import TracebackType
+from typing import Protocol
+
+from . import forks
+from .errors import DuplicateOperation
+from .models import (
+    CancelationReason,
+    LatencyPercentiles,
+    OperationContext,
+    OperationKind,
+    OperationQuery,
+    OperationStatistics,
+    OperationStatus,
+)
+from .names import NameIndex, name_matcher
+from .token import CancelationToken
+
+__all__ = ["EndToken", "OperationStore", "default_store", "replace_default_store"]
+
+_LATENCIES_KEPT = 1_000
+
+
+class Entry(Protocol):
+    """What the store asks of an operation."""
+
+    counted_as: OperationStatus
+    """In which counter it stands; written by the store only, under its lock."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def kind(self) -> OperationKind: ...
+    @property
+    def context(self) -> OperationContext: ...
+    def cancel_sync(
+        self, reason: CancelationReason | str | None = None, message: str | None = None, *, origin: str | None = None
+    ) -> bool: ...
+    @property
+    def status(self) -> OperationStatus: ...
+
+
+class EndToken(CancelationToken):
+    """Cancelled when an operation has ended; ``context`` is then its final snapshot."""
+
+    __slots__ = ("context",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context: OperationContext | None = None
+
+
+class _Tally:
+    """The counters of one kind."""
+
+    __slots__ = ("by_reason", "by_status", "duration_seconds", "durations", "latencies", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_status: Counter[OperationStatus] = Counter()
+        self.by_reason: Counter[CancelationReason] = Counter()
+        self.duration_seconds = 0.0
+        self.durations = 0
+        self.latencies: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+
+    def count_end(self, context: OperationContext) -> None:
+        duration = context.duration_seconds
+        if duration is not None:
+            self.duration_seconds += duration
+            self.durations += 1
+        if context.status in (OperationStatus.CANCELLED, OperationStatus.TIMED_OUT) and context.reason is not None:
+            self.by_reason[context.reason] += 1
+            if context.ended_at is not None and context.cancel_requested_at is not None:
+                self.latencies.append(max(0.0, (context.ended_at - context.cancel_requested_at).total_seconds()))
+
+
+class _Room:
+    """The store's lock. Whoever leaves tidies up what was left at the door meanwhile."""
+
+    __slots__ = ("_lock", "_tidy")
+
+    def __init__(self, tidy: Callable[[], object]) -> None:
+        self._lock = threading.Lock()
+        self._tidy = tidy
+
+    def enter_if_free(self) -> bool:
+        """Enter without waiting; `leave` then leaves without tidying."""
+        return self._lock.acquire(blocking=False)
+
+    def leave(self) -> None:
+        """Leave after `enter_if_free`."""
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lock.release()
+        self._tidy()
+
+
+class OperationStore:
+    """The operations of this process, live and recently finished.
+
+    Args:
+        history_limit: How many finished operations to keep of each kind; 0 keeps none. Completed requests are only counted.
+
+    Concurrency:
+        Every method: any thread. `find`, `finished` and `note_cancelling` take no lock and are safe in a signal handler.
+        A forked child starts with an empty store.
+    """
+
+    def __init__(self, history_limit: int = 1_000) -> None:
+        self.history_limit = history_limit
+        self._reset()
+        _stores.add(self)
+
+    def _reset(self) -> None:
+        self._lock = _Room(self._tidy)
+        self._live: dict[str, Entry] = {}
+        self._names: NameIndex[Entry] = NameIndex()
+        self._cancelling: deque[Entry] = deque()
+        self._ended: deque[tuple[Entry, OperationContext]] = deque()
+        self._end_tokens_due: deque[EndToken] = deque()
+        self._tallies = {kind: _Tally() for kind in OperationKind}
+        self._history: dict[OperationKind, OrderedDict[str, OperationContext]] = {kind: OrderedDict() for kind in OperationKind}
+        self._end_tokens: dict[str, EndToken] = {}
+        self._abandoned_threads = 0
+
+    @property
+    def history_limit(self) -> int:
+        """How many finished operations are kept of each kind."""
+        return self._history_limit
+
+    @history_limit.setter
+    def history_limit(self, limit: int) -> None:
+        if limit < 0:
+            raise ValueError(f"history_limit must be 0 or more, not {limit}")
+        self._history_limit = limit
+
+    # --- the life of an entry
+
+    def register(self, entry: Entry, status: OperationStatus) -> None:
+        """Count and show an entry from now on.
+
+        Raises:
+            DuplicateOperation: An entry with this id is live; nothing was changed.
+        """
+        with self._lock:
+            self._catch_up()
+            if entry.id in self._live:
+                raise DuplicateOperation(f"an operation with id {entry.id!r} is running already", operation_id=entry.id)
+            self._live[entry.id] = entry
+            if _has_fixed_name(entry) and entry.name is not None:
+                self._names.add(entry.name, entry)
+            tally = self._tallies[entry.kind]
+            tally.total += 1
+            tally.by_status[status] += 1
+            entry.counted_as = status
+
+    def start(self, entry: Entry) -> None:
+        """A pending entry runs now."""
+        with self._lock:
+            if self._live.get(entry.id) is entry and entry.counted_as is OperationStatus.PENDING:
+                self._move(entry, OperationStatus.RUNNING)
+
+    def note_cancelling(self, entry: Entry) -> None:
+        """An entry was told to stop. Lock-free; counted by whoever takes the lock next."""
+        self._cancelling.append(entry)
+
+    def finish(self, entry: Entry) -> None:
+        """An entry has its final status: move it to the history and tell those who wait. Unknown entries are ignored.
+
+        Never waits for the lock. The collector may close a generator, and so end the operation in it, in the very thread that
+        is inside; that one, like any other thread found there, sees to it on the way out.
+        """
+        self._ended.append((entry, entry.context))
+        self._tidy()
+
+    def count_abandoned_threads(self, change: int) -> None:
+        """A thread was left behind by its operation (+1), or such a thread ended (-1)."""
+        with self._lock:
+            self._abandoned_threads += change
+
+    def _move(self, entry: Entry, status: OperationStatus) -> None:
+        by_status = self._tallies[entry.kind].by_status
+        by_status[entry.counted_as] -= 1
+        by_status[status] += 1
+        entry.counted_as = status
+
+    def _tidy(self) -> None:
+        """See to the entries that ended, unless somebody is inside, who does it then."""
+        while self._ended and self._lock.enter_if_free():
+            try:
+                self._catch_up()
+            finally:
+                self._lock.leave()
+        while self._end_tokens_due:
+            try:
+                end_token = self._end_tokens_due.popleft()
+            except IndexError:  # another thread was quicker
+                break
+            end_token.cancel_sync()
+
+    def _catch_up(self) -> None:
+        """Turn the notes into what they say. Called inside the lock, and first wherever the answer depends on them."""
+        while self._cancelling:
+            entry = self._cancelling.popleft()
+            if self._live.get(entry.id) is entry and entry.counted_as is not OperationStatus.CANCELLING:
+                self._move(entry, OperationStatus.CANCELLING)
+        while self._ended:
+            self._end(*self._ended.popleft())
+
+    def _end(self, entry: Entry, context: OperationContext) -> None:
+        if self._live.get(entry.id) is not entry:
+            return
+        self._move(entry, context.status)
+        self._tallies[entry.kind].count_end(context)
+        self._remember(context)
+        del self._live[entry.id]  # after it is in the history: a reader without the lock finds it in one of the two
+        if _has_fixed_name(entry) and entry.name is not None:
+            self._names.remove(entry.name, entry)
+        end_token = self._end_tokens.pop(entry.id, None)
+        if end_token is not None:
+            end_token.context = context
+            self._end_tokens_due.append(end_token)
+
+    def _remember(self, context: OperationContext) -> None:
+        if context.kind is OperationKind.REQUEST and context.status is OperationStatus.COMPLETED:
+            return
+        history = self._history[context.kind]
+        history.pop(context.id, None)
+        history[context.id] = context
+        while len(history) > self._history_limit:
+            history.popitem(last=False)
+
+    # --- looking
+
+    def find(self, operation_id: str) -> Entry | None:
+        """The live entry with this id. Lock-free."""
+        return self._live.get(operation_id)
+
+    def finished(self, operation_id: str) -> OperationContext | None:
+        """The history's snapshot of this id. Lock-free."""
+        for history in self._history.values():
+            context = history.get(operation_id)
+            if context is not None:
+                return context
+        return None
+
+    def end_token(self, operation_id: str) -> EndToken | None:
+        """A token that is cancelled when the live operation with this id ends; None when there is none."""
+        with self._lock:
+            self._catch_up()
+            if operation_id not in self._live:
+                return None
+            return self._end_tokens.setdefault(operation_id, EndToken())
+
+    def select_live(self, query: OperationQuery) -> list[tuple[Entry, OperationContext]]:
+        """Matching live entries with their snapshots, newest first; the pattern is matched outside the lock."""
+        found = {entry.id: (entry, entry.context) for entry in self._candidates(query)}
+        # those that ended meanwhile are left out first: they must not take room on a page
+        kept = _page([context for _, context in found.values() if not context.status.is_final], query)
+        return [found[context.id] for context in kept]
+
+    def select_finished(self, query: OperationQuery) -> list[OperationContext]:
+        """Matching snapshots of the history, newest first."""
+        kinds = OperationKind if query.kinds is None else query.kinds
+        with self._lock:
+            self._catch_up()
+            contexts = [context for kind in kinds for context in self._history[kind].values()]
+        return _page(contexts, query)
+
+    def _candidates(self, query: OperationQuery) -> list[Entry]:
+        pattern = query.name_pattern
+        kinds = query.kinds
+        if pattern is None:
+            with self._lock:
+                entries = list(self._live.values())
+            return entries if kinds is None else [entry for entry in entries if entry.kind in kinds]
+        matcher = name_matcher(pattern)
+        with self._lock:
+            names = self._names.candidates(pattern)
+        names = [name for name in names if matcher.match(name)]
+        with self._lock:
+            entries = self._names.entries(names)
+            if kinds is None or OperationKind.REQUEST in kinds:
+                entries += [entry for entry in self._live.values() if not _has_fixed_name(entry)]
+        return entries
+
+    # --- counting
+
+    def statistics(self, kinds: Collection[OperationKind] | None = None) -> OperationStatistics:
+        """One consistent snapshot over the given kinds; costs the same whatever is live."""
+        wanted = list(OperationKind if kinds is None else dict.fromkeys(kinds))
+        with self._lock:
+            self._catch_up()
+            tallies = [self._tallies[kind] for kind in wanted]
+            total = sum(tally.total for tally in tallies)
+            by_kind = {kind: self._tallies[kind].total for kind in wanted}
+            by_status = sum((tally.by_status for tally in tallies), Counter[OperationStatus]())
+            by_reason = sum((tally.by_reason for tally in tallies), Counter[CancelationReason]())
+            seconds = sum(tally.duration_seconds for tally in tallies)
+            durations = sum(tally.durations for tally in tallies)
+            latencies = [seconds for tally in tallies for seconds in tally.latencies]
+            abandoned_threads = self._abandoned_threads
+        return OperationStatistics(
+            total_operations=total,
+            **{f"{status}_operations": by_status[status] for status in OperationStatus},
+            by_reason=dict(by_reason),
+            by_kind=by_kind,
+            average_duration_seconds=seconds / durations if durations else None,
+            cancel_latency_seconds=_percentiles(latencies),
+            abandoned_threads=abandoned_threads,
+        )
+
+
+def _has_fixed_name(entry: Entry) -> bool:
+    """Requests learn their name from the router, after they were registered; they are few and looked through instead."""
+    return entry.kind is not OperationKind.REQUEST
+
+
+def _page(contexts: Iterable[OperationContext], query: OperationQuery) -> list[OperationContext]:
+    matcher = None if query.name_pattern is None else name_matcher(query.name_pattern)
+    found = [
+        context
+        for context in contexts
+        if (query.statuses is None or context.status in query.statuses)
+        and (query.owner is None or context.owner == query.owner)
+        and (query.parent_id is None or context.parent_id == query.parent_id)
+        and (query.kinds is None or context.kind in query.kinds)
+        and (matcher is None or (context.name is not None and matcher.match(context.name)))
+        and (query.after is None or (context.created_at, context.id) < query.after)
+    ]
+    found.sort(key=lambda context: (context.created_at, context.id), reverse=True)
+    return found if query.limit is None else found[: query.limit]
+
+
+def _percentiles(latencies: list[float]) -> LatencyPercentiles:
+    if not latencies:
+        return LatencyPercentiles()
+    latencies.sort()
+    last = len(latencies) - 1
+    return LatencyPercentiles(p50=latencies[round(last * 0.5)], p99=latencies[round(last * 0.99)])
+
+
+_stores: weakref.WeakSet[OperationStore] = weakref.WeakSet()
+_default = OperationStore()
+
+
+def default_store() -> OperationStore:
+    """The process's default store, which every operation and every registry uses unless told otherwise."""
+    return _default
+
+
+def replace_default_store(store: OperationStore) -> OperationStore:
+    """Put another default store in place, for a test; returns the one before. Open operations stay where they are."""
+    global _default
+    before, _default = _default, store
+    return before
+
+
+def _forget_everything() -> None:
+    for store in list(_stores):
+        store._reset()  # pyright: ignore[reportPrivateUsage]  # same module
+
+
+forks.run_in_child(_forget_everything)
