@@ -1,0 +1,68 @@
+"""Who is asking: the ``principal`` setting is a dependency, resolved by FastAPI itself."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection
+from starlette.types import Message
+
+from cancelable_core.http_api import Principal, Settings, as_principal
+
+__all__ = ["PrincipalResolver"]
+
+_NOBODY_STATUSES = frozenset({401, 403})
+
+
+class PrincipalResolver:
+    """Resolves the dependency for one request, where and only where somebody needs to know.
+
+    As a plain ``Depends`` its refusals could not be caught. So it is the only dependency of a route that no client reaches:
+    calling that route with a request's scope resolves it with all that it depends on.
+    """
+
+    def __init__(self, settings: Settings, app: FastAPI) -> None:
+        self._staff = settings.staff
+        self._route: APIRoute | None = None
+        if settings.principal is not None:
+            # the application's dependency_overrides apply here too
+            self._route = APIRoute("/", _endpoint_for(settings.principal), dependency_overrides_provider=app)
+
+    async def resolve(self, connection: HTTPConnection) -> Principal:
+        """Who sends this request, or opened this WebSocket; nobody where the dependency refuses with 401 or 403."""
+        if self._route is None:
+            return Principal()
+        refusal: list[tuple[int, BaseException | None]] = []
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                # the application's handlers answer while what they answer is still being handled
+                refusal.append((message["status"], sys.exception()))
+
+        # a WebSocket begins as a GET (RFC 6455 §4.1)
+        scope = {"method": "GET", **connection.scope, "type": "http", _ANSWER_KEY: None}
+        await self._route.app(scope, _no_body, send)
+        for status, error in refusal:
+            if status not in _NOBODY_STATUSES:
+                raise error or HTTPException(status)
+        return Principal() if refusal else as_principal(scope[_ANSWER_KEY], self._staff)
+
+
+_ANSWER_KEY = "cancelable.principal"
+
+
+def _endpoint_for(dependency: Any) -> Any:
+    async def endpoint(request: Request, value: Annotated[Any, Depends(dependency)]) -> Response:
+        request.scope[_ANSWER_KEY] = value
+        return Response()
+
+    # its annotations are looked up by FastAPI, which cannot see this function's variables
+    endpoint.__annotations__ = {"request": Request, "value": Annotated[Any, Depends(dependency)], "return": Response}
+    return endpoint
+
+
+async def _no_body() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
