@@ -1,0 +1,1 @@
+"""A Django project that exports a large table, and lets whoever started an export cancel it."""

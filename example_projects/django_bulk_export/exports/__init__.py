@@ -1,0 +1,1 @@
+"""The table of all named Unicode characters, and its exports to CSV."""

@@ -1,0 +1,121 @@
+"""Reports while they are built, and after: what was found until the end, or until it was cancelled, is kept."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cancelable_core import Job
+from cancelable_flask import current_operation
+
+from .corpus import SourceFile, Unreadable
+from .passes import PASSES
+
+__all__ = ["Report", "Reports", "build_report"]
+
+SKIPPED_SHOWN = 20
+
+
+class Report:
+    """One report: what was asked for, and what was found so far.
+
+    Concurrency:
+        One thread builds it; any thread may ask for its findings at any time.
+    """
+
+    job: Job[None]
+    """The job that builds it."""
+
+    def __init__(self, corpus: Path, pattern: str, files: Sequence[str], passes: Sequence[str]) -> None:
+        self.corpus = corpus
+        self.pattern = pattern
+        self.files = files
+        self.passes = {name: PASSES[name]() for name in passes}
+        self._lock = threading.Lock()
+        self._files_read = dict.fromkeys(passes, 0)
+        self._words_read = 0
+        self._skipped: dict[str, str] = {}
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """Every file of every pass."""
+        return [(name, path) for name in self.passes for path in self.files]
+
+    @property
+    def words_read(self) -> int:
+        """How many words were read so far, in all passes."""
+        return self._words_read
+
+    def read(self, pass_name: str, path: str) -> None:
+        """Have one pass look at one file."""
+        one_pass = self.passes[pass_name]
+        try:
+            file = SourceFile(self.corpus, path)
+        except Unreadable as error:
+            with self._lock:
+                self._files_read[pass_name] += 1
+                self._skipped[path] = str(error)
+            return
+        words, found = len(file.words), one_pass.examine(file)
+        with self._lock:
+            one_pass.merge(found)
+            self._files_read[pass_name] += 1
+            self._words_read += words
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything there is to tell, partial or not."""
+        context = self.job.context  # first: a status that is final comes with the findings that are
+        with self._lock:
+            return {
+                "id": context.id,
+                "status": context.status,
+                "pattern": self.pattern,
+                "files": len(self.files),
+                "words_read": self._words_read,
+                "skipped": dict(list(self._skipped.items())[:SKIPPED_SHOWN]),
+                "passes": {
+                    name: {"title": one.title, "files_read": self._files_read[name], "findings": one.findings()}
+                    for name, one in self.passes.items()
+                },
+            }
+
+
+def build_report(report: Report) -> None:
+    """The job: read all files, one after the other, in each pass."""
+    operation = current_operation()
+    assert operation is not None, "runs as a job"
+    steps = report.steps
+    for done, (pass_name, path) in enumerate(operation.iterate(steps)):  # raises between two files once it was cancelled
+        message = f"{report.passes[pass_name].title}: {path}"
+        operation.report_progress(message, current=done, total=len(steps), words_found=report.words_read)
+        report.read(pass_name, path)
+    operation.report_progress("all files were read", current=len(steps), total=len(steps), words_found=report.words_read)
+
+
+class Reports:
+    """The newest reports of all visitors, in memory. When there are too many, the oldest that has ended is let go.
+
+    Args:
+        limit: How many are kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._reports: OrderedDict[str, Report] = OrderedDict()
+
+    def add(self, report: Report) -> None:
+        """Keep a report whose job was submitted."""
+        with self._lock:
+            self._reports[report.job.id] = report
+            if len(self._reports) > self._limit:
+                ended = (id_ for id_, kept in self._reports.items() if kept.job.status.is_final)
+                self._reports.pop(next(ended, ""), None)
+
+    def get(self, report_id: str) -> Report | None:
+        """The report with this id, if there is one."""
+        with self._lock:
+            return self._reports.get(report_id)
