@@ -1,0 +1,31 @@
+"""What all races share: a seed that is printed, and threads that are preempted as often as the interpreter can."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+SEED = int(os.environ.get("STRESS_SEED", "7417"))
+"""Fixed, so that a failure comes back; ``STRESS_SEED=…`` tries another order of things."""
+
+SWITCH_INTERVAL_SECONDS = 1e-5
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Chance, the same in every run; the seed stands in the report of a failing test."""
+    print(f"STRESS_SEED={SEED}")
+    return random.Random(f"{SEED} {request.node.name}")
+
+
+@pytest.fixture(autouse=True)
+def frequent_switches() -> Iterator[None]:
+    """Threads take turns 500 times as often as usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    yield
+    sys.setswitchinterval(before)
