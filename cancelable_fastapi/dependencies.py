@@ -27,7 +27,7 @@ async def _operation(connection: HTTPConnection) -> Cancelable:
     operation = connection.scope.get(OPERATION_KEY)
     if not isinstance(operation, RequestOperation):
         raise RuntimeError("this connection is no operation: only HTTP requests are")
-    operation.is_scoped = True
+    operation.note_use()
     return operation
 
 

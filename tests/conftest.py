@@ -36,13 +36,23 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def nothing_stays_behind() -> Iterator[None]:
-    """Each test leaves an empty default registry and no thread that would keep the process alive."""
+    """Each test leaves an empty default registry, no open operation, and no thread that would keep the process alive."""
     threads_before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + DEADLINE_SECONDS
-    left = [*_operations_left(deadline), *_threads_left(threads_before, deadline)]
+    left = [*_open_operation(), *_operations_left(deadline), *_threads_left(threads_before, deadline)]
     if left:
         pytest.fail("left behind by this test: " + "; ".join(left), pytrace=False)
+
+
+def _open_operation() -> list[str]:
+    """What is still current in this thread, whatever store it is in: every later test would run inside it."""
+    loaded = sys.modules.get("cancelable_core.operation")
+    left = None if loaded is None else loaded.current_operation()
+    if loaded is None or left is None:
+        return []
+    loaded._current.set(None)
+    return [f"open: {left!r}"]
 
 
 def _operations_left(deadline: float) -> list[str]:

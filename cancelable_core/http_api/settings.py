@@ -27,7 +27,6 @@ _NOT_YET = frozenset(
         "registry_namespace",
         "lease_seconds",
         "accept_operation_ids",
-        "cancel_on_disconnect",
         "drain_seconds",
         "shutdown_hook",
     }
@@ -73,6 +72,11 @@ class Settings:
         default=None, metadata=_checked(checks.seconds(above_minimum=True, unset=True))
     )
     """How long a request may take until its response starts, in seconds. None: as long as it likes."""
+
+    cancel_on_disconnect: Literal["scoped", "all", "never"] = field(
+        default="scoped", metadata=_checked(checks.one_of("scoped", "all", "never"))
+    )
+    """Which requests are cancelled when their client leaves: those whose route asked for its operation, all, or none."""
 
     response_header: Literal["scoped", "all", "never"] = field(
         default="scoped", metadata=_checked(checks.one_of("scoped", "all", "never"))
@@ -145,6 +149,7 @@ class SettingsOptions(TypedDict, total=False):
     registry: ThreadSafeRegistry | OperationRegistry | OperationStore | Transport | None
     history_limit: int
     request_timeout_seconds: float | timedelta | None
+    cancel_on_disconnect: Literal["scoped", "all", "never"]
     response_header: Literal["scoped", "all", "never"]
     trusted_origins: Collection[str]
     cancelled_status: int

@@ -10,7 +10,7 @@ from typing import Any
 from ..http_api import HttpApi, Settings, registry_of
 from ..jobs import JobRunner
 from ..models import CancelationReason
-from .request_scope import RequestOperation
+from .request_scope import ClientWatch, RequestOperation
 
 __all__ = ["WebApplication"]
 
@@ -64,6 +64,7 @@ class WebApplication:
         route: Callable[[], str | None],
         *,
         native: object,
+        client: ClientWatch | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
     ) -> RequestOperation:
         """The operation of a request that begins; see `RequestOperation`."""
@@ -73,6 +74,8 @@ class WebApplication:
             store=self.registry.store,
             timeout_seconds=self.settings.request_timeout_seconds,
             outside_reason=outside_reason,
+            client=client,
+            cancel_on_disconnect=self.settings.cancel_on_disconnect,
             native=native,
         )
 

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ..errors import OperationCancelled
 from ..models import CancelationReason, OperationKind, OperationStatus
 from ..operation import Cancelable
 from ..scopes import TokenScope
 from ..store import OperationStore
-from ..wakeup import running_port
+from ..wakeup import Port, running_port
 from .view_options import AsApp, ViewOptions
 
-__all__ = ["RequestOperation", "current_request"]
+__all__ = ["ClientWatch", "RequestOperation", "current_request"]
 
 logger = logging.getLogger("cancelable_core")
 
 R = TypeVar("R")
+
+
+class ClientWatch(Protocol):
+    """What a server can tell about the client of one request: that it has gone, before its response was complete.
+
+    Concurrency:
+        Both methods: any thread, any number of times. Neither blocks for longer than a lock takes.
+    """
+
+    def start(self, client_has_gone: Callable[[], object]) -> None:
+        """Begin to watch, and call ``client_has_gone()`` from any thread when it has; nothing once it was stopped."""
+        ...
+
+    def stop(self) -> None:
+        """The response is complete, or nobody wants to know any more: from its return on nothing is called."""
+        ...
 
 
 class RequestOperation(Cancelable):
@@ -31,6 +47,9 @@ class RequestOperation(Cancelable):
         store: Where it is listed.
         timeout_seconds: The application's limit for the time until the response starts.
         outside_reason: What it means when the server, or whoever called the application, cancels around it.
+        client: Tells when the client has gone, where the server can tell.
+        cancel_on_disconnect: The application's setting: ``scoped`` requests end with their client once their route made use of
+            its operation (`note_use`), ``all`` from the start, ``never`` ones run on. A route's own option goes first.
         native: The framework's request, for those who find the operation and want it.
 
     Concurrency:
@@ -41,8 +60,10 @@ class RequestOperation(Cancelable):
     kind = OperationKind.REQUEST
 
     __slots__ = (
+        "_client",
         "_ends",
         "_error",
+        "_follows_client",
         "_is_cut_off",
         "_limit_is_the_routes",
         "_method",
@@ -60,19 +81,23 @@ class RequestOperation(Cancelable):
         store: OperationStore,
         timeout_seconds: float | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
+        client: ClientWatch | None = None,
+        cancel_on_disconnect: Literal["scoped", "all", "never"] = "scoped",
         native: object = None,
     ) -> None:
         super().__init__(owner=None, parent=None, timeout=timeout_seconds, registry=store)
         self._method = method
         self._route: Callable[[], str | None] | None = route
         self._outside = outside_reason
+        self._client = client
+        self._follows_client = cancel_on_disconnect
         self._error: BaseException | None = None
         self._ends: list[object] = []
         self._is_cut_off = False
         self._limit_is_the_routes = False
         self.native = native
         self.is_scoped = False
-        """Whether the route made use of it: opened an operation inside, or asked for it."""
+        """Whether the route made use of it; see `note_use`."""
 
     @property
     def name(self) -> str | None:
@@ -111,7 +136,11 @@ class RequestOperation(Cancelable):
 
     def adopt(self, options: ViewOptions) -> None:
         """The route was found, and this is what it asks for. Called before its view runs, in the same thread or task."""
-        self.is_scoped = True
+        if not isinstance(options.cancel_on_disconnect, AsApp):
+            self._follows_client = "scoped" if options.cancel_on_disconnect else "never"
+            if self._client is not None and not options.cancel_on_disconnect:
+                self._client.stop()
+        self.note_use()
         if options.name is not None:
             self._name, self._route = options.name, None
         if not isinstance(options.timeout_seconds, AsApp):
@@ -168,8 +197,26 @@ class RequestOperation(Cancelable):
             self.end(error)
             raise
 
-    def _note_child(self) -> None:
+    def note_use(self) -> None:
+        """The route made use of its operation: opened one inside, asked for it, or is marked. Any thread."""
         self.is_scoped = True
+        if self._follows_client == "scoped":
+            self._watch_client()
+
+    def _note_child(self) -> None:
+        self.note_use()
+
+    def _open(self, port: Port | None) -> None:
+        super()._open(port)
+        if self._follows_client == "all":
+            self._watch_client()
+
+    def _watch_client(self) -> None:
+        if self._client is not None and not self.is_over:
+            self._client.start(self._client_has_gone)
+
+    def _client_has_gone(self) -> None:
+        self.cancel_sync(CancelationReason.DISCONNECT, origin="client")
 
     def response_headers(self, which: str, status: int, present: Collection[str]) -> tuple[tuple[str, str], ...]:
         """What to add to the response, so that the client can name its operation.
@@ -193,9 +240,11 @@ class RequestOperation(Cancelable):
         if self._closed:  # ended with its last byte, or with its client, before the framework was done with it
             self._leave_context()
             return
+        if self._client is not None:
+            self._client.stop()  # a response that is complete is no disconnect, whatever the client does next
         self._name, self._route = self.name, None  # the route's native objects go, the name stays
         super()._settle(status)
-        self.native = self._error = None
+        self.native = self._error = self._client = None
         verdict = self.token.verdict
         if verdict is not None and status in (OperationStatus.CANCELLED, OperationStatus.TIMED_OUT):
             # %a: a message, an origin and a method come from outside

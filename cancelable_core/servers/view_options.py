@@ -33,6 +33,7 @@ class ViewOptions:
     """What one route asks for; see `cancelable_view`."""
 
     timeout_seconds: float | AsApp | None = AS_APP
+    cancel_on_disconnect: bool | AsApp = AS_APP
     owner: bool = False
     name: str | None = None
 
@@ -41,13 +42,18 @@ class ViewOptions:
 def cancelable_view(view: V, /) -> V: ...
 @overload
 def cancelable_view(
-    *, timeout_seconds: float | timedelta | AsApp | None = ..., owner: bool = ..., name: str | None = ...
+    *,
+    timeout_seconds: float | timedelta | AsApp | None = ...,
+    cancel_on_disconnect: bool | AsApp = ...,
+    owner: bool = ...,
+    name: str | None = ...,
 ) -> Callable[[V], V]: ...
 def cancelable_view(
     view: V | None = None,
     /,
     *,
     timeout_seconds: float | timedelta | AsApp | None = AS_APP,
+    cancel_on_disconnect: bool | AsApp = AS_APP,
     owner: bool | None = None,
     name: str | None = None,
 ) -> V | Callable[[V], V]:
@@ -59,6 +65,8 @@ def cancelable_view(
         view: The view, where the mark is used bare.
         timeout_seconds: How long a request to it may take, from the moment its route was found to the last byte of its
             response; None is without limit, whatever the application's ``request_timeout_seconds`` says.
+        cancel_on_disconnect: Whether a request to it is cancelled when its client leaves before the response is complete,
+            whatever the application's ``cancel_on_disconnect`` says.
         owner: Whether the request belongs to whoever sends it, so that he can cancel it through the routes.
         name: The operation's name, instead of method and route.
 
@@ -78,6 +86,7 @@ def cancelable_view(
         raise TypeError(f"name must be text, not {type(name).__name__}")
     given: dict[str, Any] = {
         **({} if isinstance(timeout_seconds, AsApp) else {"timeout_seconds": timeout_seconds}),
+        **({} if isinstance(cancel_on_disconnect, AsApp) else {"cancel_on_disconnect": bool(cancel_on_disconnect)}),
         **({} if owner is None else {"owner": bool(owner)}),
         **({} if name is None else {"name": name}),
     }

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "registry": None,
     "history_limit": 1000,
     "request_timeout_seconds": None,
+    "cancel_on_disconnect": "scoped",
     "response_header": "scoped",
     "trusted_origins": (),
     "cancelled_status": 499,
@@ -41,7 +42,6 @@ NOT_YET = [
     "registry_namespace",
     "lease_seconds",
     "accept_operation_ids",
-    "cancel_on_disconnect",
     "drain_seconds",
     "shutdown_hook",
 ]
@@ -86,6 +86,7 @@ def test_all_of_them_at_once() -> None:
         "url_prefix": "/operations",
         "history_limit": 5,
         "request_timeout_seconds": 2.5,
+        "cancel_on_disconnect": "never",
         "response_header": "all",
         "trusted_origins": ("https://app.example.com",),
         "cancelled_status": 408,
@@ -160,6 +161,7 @@ BAD: list[tuple[str, list[object]]] = [
     ("registry", ["redis://", 1, object, OperationStore]),
     ("history_limit", [-1, 1.0, "5", True, None, math.inf]),
     ("request_timeout_seconds", [0, -1, math.nan, math.inf, "5", True, timedelta(0)]),
+    ("cancel_on_disconnect", ["", "ALL", None, True, ["all"]]),
     ("response_header", ["", "ALL", None, True, ["all"]]),
     (
         "trusted_origins",

@@ -361,9 +361,10 @@ def test_statistics_interrupted_by_the_end_of_an_operation_neither_hang_nor_lie(
         store = OperationStore()
         operation = Cancelable("x", registry=store)
         operation.__enter__()
+        other = Cancelable("y", registry=store)
         inside = {
             "statistics": lambda: check_conservation(store.statistics()),
-            "register": lambda: Cancelable("y", registry=store).__enter__(),
+            "register": other.__enter__,
             "list": lambda: ThreadSafeRegistry(store).list_operations(name_pattern="*"),
             "history": lambda: ThreadSafeRegistry(store).get_history(),
             "end_token": lambda: store.end_token(operation.id),
@@ -374,6 +375,8 @@ def test_statistics_interrupted_by_the_end_of_an_operation_neither_hang_nor_lie(
             check_conservation(statistics)
             assert statistics.completed_operations == 1
             assert store.find(operation.id) is None
+            if method == "register":
+                other.__exit__(None, None, None)
 
         return Scenario(inside, lambda: operation.__exit__(None, None, None), check)
 

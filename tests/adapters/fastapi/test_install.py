@@ -45,7 +45,7 @@ def test_every_public_name_is_there() -> None:
         ({"prefix": "/work", "url_prefix": "/jobs"}, "two names"),
         ({"cancelled_status": 200}, "cancelled_status"),
         ({"response_header": "some"}, "response_header"),
-        ({"cancel_on_disconnect": "all"}, "not available in this version"),
+        ({"registry_url": "redis://127.0.0.1"}, "not available in this version"),
     ],
 )
 def test_what_cannot_work_is_refused_and_changes_nothing(settings: dict[str, Any], said: str) -> None:
