@@ -43,9 +43,7 @@ def begun(client: Client) -> Iterator[Callable[[Setting], RequestOperation]]:
     requests: list[RequestOperation] = []
 
     def begin(setting: Setting) -> RequestOperation:
-        request = RequestOperation(
-            "GET", lambda: "/x", store=OperationStore(), client=client, cancel_on_disconnect=setting
-        )
+        request = RequestOperation("GET", lambda: "/x", store=OperationStore(), client=client, cancel_on_disconnect=setting)
         requests.append(request)
         request.begin()
         return request
