@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -19,6 +20,12 @@ DEADLINE_SECONDS = 5.0
 hypothesis.settings.register_profile("laptop", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "laptop")
+
+
+def pytest_collection_finish() -> None:
+    """Frameworks and thousands of collected tests stay; collections look at what tests make, or each would take half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(

@@ -348,7 +348,7 @@ class TokenGraph(RuleBasedStateMachine):
 
     @rule()
     def collect(self) -> None:
-        gc.collect()
+        gc.collect(0)  # what was made here is young
 
     @invariant()
     def flags_and_words_are_the_models(self) -> None:

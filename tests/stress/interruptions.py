@@ -99,8 +99,10 @@ if sys.version_info >= (3, 12):
             monitoring.free_tool_id(_TOOL)
 
     def _codes_of_the_suite() -> set[CodeType]:
+        gc.unfreeze()  # what was there when the tests began is not listed otherwise
         # not isinstance, which asks lazy objects of other tests' frameworks what they are
         codes = [thing.__code__ for thing in gc.get_objects() if type(thing) is FunctionType]
+        gc.freeze()
         for code in codes:
             codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
         return {code for code in codes if code.co_filename.startswith(SUITE)}
