@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
 
 def pytest_collection_finish() -> None:
-    """Frameworks and thousands of collected tests stay; collections look at what tests make, or each would take half a second."""
+    """Collections look at what tests make only: with frameworks and thousands of tests each would take half a second."""
     gc.collect()
     gc.freeze()
 
