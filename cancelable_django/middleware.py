@@ -7,15 +7,16 @@ from functools import partial
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from cancelable_core import CancelationReason, OperationCancelled, QueueFull
 from cancelable_core.http_api import cancelled_response, queue_full_response
-from cancelable_core.servers import OPERATION_KEY, RequestOperation
+from cancelable_core.servers import OPERATION_KEY, RequestOperation, WsgiClient, iterate_wsgi_body, view_options
 
 from ._routes import is_ours
-from ._translate import native_response, route_of
+from ._translate import aprincipal_of, native_response, principal_of, route_of
 from .conf import get_application
 
 __all__ = ["CancelableMiddleware"]
@@ -34,8 +35,10 @@ class CancelableMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)  # pyright: ignore[reportDeprecated]  # from 3.14 on
+        self.process_view: Callable[..., Any] = _take_options
         if self._is_async:
             markcoroutinefunction(self)
+            self.process_view = _atake_options  # a plain one would cost every request a hop to a thread
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if _operation_of(request) is not None or is_ours(request):
@@ -45,6 +48,7 @@ class CancelableMiddleware:
             request.method or "GET",
             partial(route_of, request),
             native=request,
+            client=WsgiClient(request.META) if isinstance(request, WSGIRequest) else None,
             outside_reason=CancelationReason.DISCONNECT,  # Django cancels a view's task for nothing else
         )
         request.META[OPERATION_KEY] = operation
@@ -52,7 +56,7 @@ class CancelableMiddleware:
             return self._acall(request, operation)
         operation.begin()
         try:
-            return _follow(operation, self._get_response(request))
+            return _follow(operation, request, self._get_response(request))
         except BaseException as error:
             operation.end(error)
             raise
@@ -66,7 +70,7 @@ class CancelableMiddleware:
                 response = self._answer(operation, error)
                 if response is None:
                     raise
-            return _follow(operation, response)
+            return _follow(operation, request, response)
         except BaseException as error:
             operation.end(error)
             raise
@@ -96,7 +100,27 @@ def _operation_of(request: HttpRequest) -> RequestOperation | None:
     return request.META.get(OPERATION_KEY)
 
 
-def _follow(operation: RequestOperation, response: HttpResponseBase) -> HttpResponseBase:
+def _take_options(request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object) -> None:
+    """Give the operation what the view was marked with."""
+    if _asks_for_owner(request, view):
+        request.META[OPERATION_KEY].owner = principal_of(request, get_application().settings).id
+
+
+async def _atake_options(request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object) -> None:
+    if _asks_for_owner(request, view):
+        request.META[OPERATION_KEY].owner = (await aprincipal_of(request, get_application().settings)).id
+
+
+def _asks_for_owner(request: HttpRequest, view: Callable[..., Any]) -> bool:
+    options = view_options(view)
+    operation = _operation_of(request)
+    if options is None or operation is None:
+        return False
+    operation.adopt(options)
+    return options.owner
+
+
+def _follow(operation: RequestOperation, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """End the operation with the response's last byte, however that comes about."""
     operation.response_started()
     header = get_application().settings.response_header
@@ -104,10 +128,16 @@ def _follow(operation: RequestOperation, response: HttpResponseBase) -> HttpResp
     for name, value in operation.response_headers(header, response.status_code, present):
         response.headers[name] = value
     if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
-        content = response.streaming_content
-        response.streaming_content = (
-            operation.stream_body(cast(Any, content)) if response.is_async else operation.iterate_body(cast(Any, content))
-        )
+        content = cast(Any, response.streaming_content)
+        if response.is_async:
+            response.streaming_content = operation.stream_body(content)
+        elif isinstance(request, WSGIRequest):
+            length = response.headers.get("Content-Length")
+            response.streaming_content = iterate_wsgi_body(operation, content, request.META, length)
+        else:
+            response.streaming_content = operation.iterate_body(content)
+    elif isinstance(request, WSGIRequest):
+        operation.response_completed()  # all that is left to do is to send it
     close = response.close
 
     def close_and_end() -> None:

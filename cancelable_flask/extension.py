@@ -11,7 +11,7 @@ from flask import Flask, current_app, has_app_context, has_request_context, requ
 
 from cancelable_core import CancelationReason, JobRunner, ThreadSafeRegistry
 from cancelable_core.http_api import Settings, SettingsOptions
-from cancelable_core.servers import OPERATION_KEY, RequestOperation, WebApplication, run_wsgi, view_options
+from cancelable_core.servers import OPERATION_KEY, RequestOperation, WebApplication, WsgiClient, run_wsgi, view_options
 
 from ._overrides import override_methods
 from ._translate import asking_principal
@@ -135,6 +135,7 @@ class _Middleware:
             environ["REQUEST_METHOD"],
             lambda: environ.get(_ROUTE_KEY),
             native=environ,
+            client=WsgiClient(environ),
             outside_reason=CancelationReason.DISCONNECT,
         )
         header = self._application.settings.response_header

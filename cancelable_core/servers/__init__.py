@@ -1,18 +1,23 @@
 """A request as an operation, and what servers can tell about it. No framework is known here."""
 
 from .application import WebApplication
-from .request_scope import ClientWatch, RequestOperation, current_request
+from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
 from .view_options import ViewOptions, cancelable_view, view_options
-from .wsgi import OPERATION_KEY, run_wsgi
+from .wsgi import OPERATION_KEY, CancelableWsgi, iterate_wsgi_body, run_wsgi
+from .wsgi_client import WsgiClient
 
 __all__ = [
+    "CLIENT_KEY",
     "OPERATION_KEY",
+    "CancelableWsgi",
     "ClientWatch",
     "RequestOperation",
     "ViewOptions",
     "WebApplication",
+    "WsgiClient",
     "cancelable_view",
     "current_request",
+    "iterate_wsgi_body",
     "run_wsgi",
     "view_options",
 ]

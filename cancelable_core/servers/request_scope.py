@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Literal, Protocol, TypeVar
 
@@ -11,14 +13,19 @@ from ..models import CancelationReason, OperationKind, OperationStatus
 from ..operation import Cancelable
 from ..scopes import TokenScope
 from ..store import OperationStore
+from ..timer_thread import shared_timer
+from ..verdicts import Verdict
 from ..wakeup import Port, running_port
 from .view_options import AsApp, ViewOptions
 
-__all__ = ["ClientWatch", "RequestOperation", "current_request"]
+__all__ = ["CLIENT_KEY", "ClientWatch", "RequestOperation", "current_request"]
 
 logger = logging.getLogger("cancelable_core")
 
 R = TypeVar("R")
+
+CLIENT_KEY = "cancelable.client"
+"""Where the `ClientWatch` of a request stands in the ASGI scope, for what runs inside: a WSGI application, for instance."""
 
 
 class ClientWatch(Protocol):
@@ -154,6 +161,12 @@ class RequestOperation(Cancelable):
         if not self._limit_is_the_routes:
             self._lift_deadline()
 
+    def response_completed(self) -> None:
+        """The last byte is on its way: whatever the client does from now on, it does not leave a request that works."""
+        client = self._client
+        if client is not None:
+            client.stop()
+
     def check_stream(self) -> None:
         """Raise between two chunks of a response if the request was cancelled, unless the response is what says so."""
         if self._error is None:
@@ -173,10 +186,20 @@ class RequestOperation(Cancelable):
         else:
             self._settle(self._verdict_on(error))
 
-    def iterate_body(self, chunks: Iterable[R]) -> Iterator[R]:
-        """A response's stream that ends when the request is cancelled, between two chunks; and the request with it."""
+    def iterate_body(self, chunks: Iterable[bytes], length: float = math.inf) -> Iterator[bytes]:
+        """A response's stream that ends when the request is cancelled, between two chunks; and the request with it.
+
+        Args:
+            length: After how many bytes the client has it all, where its headers say so.
+        """
+        sent = 0
         try:
-            yield from self.iterate(chunks)
+            for chunk in self.iterate(chunks):
+                sent += len(chunk)
+                if sent >= length:
+                    self.response_completed()
+                yield chunk
+            self.response_completed()
         except BaseException as error:
             self.end(error)
             raise
@@ -212,11 +235,13 @@ class RequestOperation(Cancelable):
             self._watch_client()
 
     def _watch_client(self) -> None:
-        if self._client is not None and not self.is_over:
-            self._client.start(self._client_has_gone)
+        client = self._client  # another thread may be ending the request
+        if client is not None and not self.is_over:
+            client.start(self._client_has_gone)
 
     def _client_has_gone(self) -> None:
-        self.cancel_sync(CancelationReason.DISCONNECT, origin="client")
+        # callbacks on the pool: a slow one must not hold up the thread, or the loop, that watches everybody's clients
+        self._request(Verdict(CancelationReason.DISCONNECT, None, "client", time.time()), shared_timer().dispatch)
 
     def response_headers(self, which: str, status: int, present: Collection[str]) -> tuple[tuple[str, str], ...]:
         """What to add to the response, so that the client can name its operation.

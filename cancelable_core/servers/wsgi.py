@@ -2,18 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+import errno
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import OperationCancelled
+from ..http_api import Settings, cancelled_response
+from ..models import CancelationReason
+from .application import WebApplication
+from .wsgi_client import WsgiClient
 
 if TYPE_CHECKING:
+    from ..jobs import JobRunner
+    from ..registry import ThreadSafeRegistry
+    from ..store import OperationStore
     from .request_scope import RequestOperation
 
-__all__ = ["OPERATION_KEY", "run_wsgi"]
+__all__ = ["OPERATION_KEY", "CancelableWsgi", "iterate_wsgi_body", "run_wsgi"]
 
 OPERATION_KEY = "cancelable.operation"
 """Where the request's operation stands in the WSGI environ, and in the ASGI scope."""
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class CancelableWsgi:
+    """Any WSGI application, with every request as an operation that follows its client and keeps its time limit.
+
+    Args:
+        application: What to call.
+        route: Says the template of the route that a request took, by its environ, for the operation's name; asked late.
+        registry: Where the operations are listed; by default the process's store.
+        request_timeout_seconds: How long a request may take until its response starts.
+        cancel_on_disconnect: As the setting of this name, but ``all`` by default: here no route can ask for it.
+        response_header: As the setting of this name.
+        cancelled_status: As the setting of this name.
+
+    The application finds its operation by ``current_operation()``, or in the environ under `OPERATION_KEY`. Its own
+    ``OperationCancelled``, raised before there is a response, is answered as the adapters answer it.
+
+    Attributes:
+        registry: The operations.
+        jobs: Runs jobs, which outlive the request that submits them.
+    """
+
+    def __init__(
+        self,
+        application: WsgiApplication,
+        *,
+        route: Callable[[Mapping[str, Any]], str | None] | None = None,
+        registry: ThreadSafeRegistry | OperationStore | None = None,
+        request_timeout_seconds: float | None = None,
+        cancel_on_disconnect: Literal["scoped", "all", "never"] = "all",
+        response_header: Literal["scoped", "all", "never"] = "scoped",
+        cancelled_status: int = 499,
+    ) -> None:
+        self._called = application
+        self._route = route
+        self._application = WebApplication(
+            Settings(
+                registry=registry,
+                request_timeout_seconds=request_timeout_seconds,
+                cancel_on_disconnect=cancel_on_disconnect,
+                response_header=response_header,
+                cancelled_status=cancelled_status,
+            )
+        )
+        self.registry: ThreadSafeRegistry = self._application.registry
+        self.jobs: JobRunner = self._application.jobs
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if OPERATION_KEY in environ:
+            return self._called(environ, start_response)
+        route = self._route
+        operation = self._application.new_request(
+            environ["REQUEST_METHOD"],
+            lambda: None if route is None else route(environ),
+            native=environ,
+            client=WsgiClient(environ),
+            outside_reason=CancelationReason.DISCONNECT,
+        )
+        header = self._application.settings.response_header
+        return run_wsgi(self._answering, environ, start_response, operation, response_header=header)
+
+    def _answering(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            return self._called(environ, start_response)
+        except OperationCancelled as error:
+            operation: RequestOperation = environ[OPERATION_KEY]
+            own = operation.cancelation_in(error)
+            if own is None:
+                raise
+            operation.failed_with(own)
+            answer = cancelled_response(own, self._application.settings)
+            start_response(_status_line(answer.status), list(answer.headers), sys.exc_info())
+            return [answer.body]
+
+
+def _status_line(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase if status in set(HTTPStatus) else 'Cancelled'}"
 
 
 def run_wsgi(
@@ -33,11 +123,15 @@ def run_wsgi(
         The response's body. The operation ends when the server calls its ``close()``, as PEP 3333 demands of every server,
         or when it is exhausted or raises.
     """
+    body_length = math.inf
 
     def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        nonlocal body_length
         operation.response_started()
-        present = {name.lower() for name, _ in headers}
-        added = operation.response_headers(response_header, int(status[:3]), present)
+        present = {name.lower(): value for name, value in headers}
+        code = int(status[:3])
+        body_length = _body_length(environ["REQUEST_METHOD"], code, present.get("content-length"))
+        added = operation.response_headers(response_header, code, present)
         return start_response(status, [*headers, *added], *exc_info)
 
     environ[OPERATION_KEY] = operation
@@ -47,7 +141,36 @@ def run_wsgi(
     except BaseException as error:
         operation.end(error)
         raise
-    return _Body(body, operation)
+    return _Body(body, operation, environ, lambda: body_length)
+
+
+def iterate_wsgi_body(
+    operation: RequestOperation, chunks: Iterable[bytes], environ: Mapping[str, Any], content_length: str | None
+) -> Iterator[bytes]:
+    """`RequestOperation.iterate_body` for a server that speaks WSGI, which hears of a client that left in its own terms."""
+    try:
+        yield from operation.iterate_body(chunks, _body_length(environ["REQUEST_METHOD"], 200, content_length))
+    except OperationCancelled:
+        if operation.token.reason is not CancelationReason.DISCONNECT:
+            raise
+        _leave_to_server(environ)
+
+
+def _body_length(method: str, status: int, content_length: str | None) -> float:
+    """After how many bytes the client has the whole response; infinite where only its end tells."""
+    if method == "HEAD" or status in (204, 304):
+        return 0
+    return int(content_length) if content_length is not None and content_length.isdecimal() else math.inf
+
+
+def _leave_to_server(environ: Mapping[str, Any]) -> None:
+    """End a stream whose client has gone: no error of the application, and nothing to log a traceback for.
+
+    gunicorn and werkzeug take a broken pipe for what it is, and close. The others find out with what they send last; an
+    exception would only fill their logs.
+    """
+    if "gunicorn.socket" in environ or "werkzeug.socket" in environ:
+        raise BrokenPipeError(errno.EPIPE, "the client has gone")
 
 
 class _Body:
@@ -56,13 +179,22 @@ class _Body:
     Closed between its first and its last chunk, the client has gone: no server stops reading otherwise.
     """
 
-    __slots__ = ("_body", "_is_under_way", "_items", "_operation")
+    __slots__ = ("_body", "_environ", "_find_length", "_is_under_way", "_items", "_operation", "_sent")
 
-    def __init__(self, body: Iterable[bytes], operation: RequestOperation) -> None:
+    def __init__(
+        self,
+        body: Iterable[bytes],
+        operation: RequestOperation,
+        environ: Mapping[str, Any],
+        find_length: Callable[[], float],
+    ) -> None:
         self._body = body
         self._items = iter(body)
         self._operation = operation
+        self._environ = environ
+        self._find_length = find_length  # a generator starts its response late
         self._is_under_way = False
+        self._sent = 0
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -72,8 +204,6 @@ class _Body:
             chunk = next(self._items)
             if self._is_under_way:
                 self._operation.check_stream()
-            self._is_under_way = True
-            return chunk
         except StopIteration:
             self._is_under_way = False
             self._operation.end()
@@ -81,7 +211,15 @@ class _Body:
         except BaseException as error:
             self._is_under_way = False
             self._operation.failed_with(error)
+            if self._operation.cancelation_in(error) and self._operation.token.reason is CancelationReason.DISCONNECT:
+                _leave_to_server(self._environ)
+                raise StopIteration from None
             raise
+        self._sent += len(chunk)
+        self._is_under_way = self._sent < self._find_length()
+        if not self._is_under_way:  # with this chunk the client has it all, and may leave before the server is back here
+            self._operation.response_completed()
+        return chunk
 
     def close(self) -> None:
         """Close the application's body, and end the request."""
