@@ -103,6 +103,4 @@ def _watch_scope(scope: Mapping[str, Any], client_has_gone: Callable[[], object]
 def _say(why: str) -> None:
     if why not in _said:
         _said.add(why)
-        logger.warning(
-            "requests are not cancelled when their client leaves: %s; or set cancel_on_disconnect to 'never'", why
-        )
+        logger.warning("requests are not cancelled when their client leaves: %s; or set cancel_on_disconnect to 'never'", why)

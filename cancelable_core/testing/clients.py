@@ -57,6 +57,10 @@ class LeavingClient:
         """Close the connection in good order: the server's side sees a FIN."""
         self._socket.close()
 
+    def close_sending(self) -> None:
+        """Close one direction only, and go on reading: to most servers that looks like a client that left."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def reset(self) -> None:
         """Break the connection off: the server's side sees an RST."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -107,6 +107,7 @@ WSGI_SERVERS = (
         ),
         detects_disconnect=False,
     ),
+    ServerKind("hypercorn-wsgi", "wsgi", (*_hypercorn("asyncio")[:-1], "wsgi:{app}"), detects_disconnect=False),
 )
 
 ASGI_SERVERS = (

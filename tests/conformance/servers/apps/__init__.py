@@ -1,0 +1,1 @@
+"""The same small application on each framework; what its views do is in `work`."""

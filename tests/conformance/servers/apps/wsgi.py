@@ -1,0 +1,26 @@
+"""All WSGI applications in one process: ``tests.conformance.servers.apps.wsgi:app``. Each server has to start only once."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from werkzeug.exceptions import NotFound
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from . import bare_wsgi, django_wsgi, flask_app
+
+__all__ = ["app"]
+
+logging.basicConfig(level=logging.INFO)
+
+app: Any = DispatcherMiddleware(
+    NotFound(),
+    {
+        "/flask": flask_app.make_app(),
+        "/django": django_wsgi.make_app(),
+        "/bare": bare_wsgi.make_app(),
+        "/plain-flask": flask_app.make_app(with_suite=False),
+        "/plain-django": django_wsgi.make_app(with_suite=False),
+    },
+)
