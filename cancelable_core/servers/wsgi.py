@@ -89,8 +89,15 @@ class CancelableWsgi:
         return run_wsgi(self._answering, environ, start_response, operation, response_header=header)
 
     def _answering(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        has_started = False
+
+        def start(*response: Any) -> Any:
+            nonlocal has_started
+            has_started = True
+            return start_response(*response)
+
         try:
-            return self._called(environ, start_response)
+            return self._called(environ, start)
         except OperationCancelled as error:
             operation: RequestOperation = environ[OPERATION_KEY]
             own = operation.cancelation_in(error)
@@ -98,7 +105,8 @@ class CancelableWsgi:
                 raise
             operation.failed_with(own)
             answer = cancelled_response(own, self._application.settings)
-            start_response(_status_line(answer.status), list(answer.headers), sys.exc_info())
+            replaces = (sys.exc_info(),) if has_started else ()  # only then: uWSGI takes it for an error in any case
+            start_response(_status_line(answer.status), list(answer.headers), *replaces)
             return [answer.body]
 
 
@@ -210,8 +218,11 @@ class _Body:
             raise
         except BaseException as error:
             self._is_under_way = False
+            client_has_gone = self._operation.token.reason is CancelationReason.DISCONNECT
+            is_own = self._operation.cancelation_in(error) is not None
             self._operation.failed_with(error)
-            if self._operation.cancelation_in(error) and self._operation.token.reason is CancelationReason.DISCONNECT:
+            self._operation.end()  # here: werkzeug may come across the broken connection before it comes to `close`
+            if is_own and client_has_gone:
                 _leave_to_server(self._environ)
                 raise StopIteration from None
             raise

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -39,11 +40,19 @@ LEAVING_CLIENTS = 50 if FULL else 8
 
 TELLING = [server for server in WSGI_SERVERS if server.detects_disconnect]
 SILENT = [server for server in WSGI_SERVERS if not server.detects_disconnect]
+LAST_CHUNK = b"0\r\n\r\n"
+"""The end of a chunked body (RFC 9112 §7.1)."""
 APPS = ["flask", "django", "bare"]
 FRAMEWORKS = ["flask", "django"]
 LEAVE = [LeavingClient.leave, LeavingClient.reset]
 
 ANSWERS_ONE_AT_A_TIME = frozenset({"gunicorn-sync"})
+KEEPS_NO_CONNECTION = frozenset({"uwsgi"})
+"""Nor says so: it closes after one answer, and what was sent ahead is lost."""
+NEVER_CLOSES_A_LEFT_STREAM = frozenset({"hypercorn-wsgi"})
+"""It goes on to its end, and what it yields goes nowhere."""
+ENDS_BROKEN_STREAMS_IN_ORDER = frozenset({"granian-wsgi"})
+"""It takes an error for the end, so that what was cut looks complete."""
 
 
 class Served:
@@ -85,6 +94,9 @@ class Served:
 
     def log_of(self, text: str) -> list[str]:
         return [line for line in self.running.log.splitlines() if text in line]
+
+    def cancels_logged(self, operation_id: str) -> list[str]:
+        return [line for line in self.log_of(operation_id) if "was cancelled" in line]
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +167,7 @@ def test_client_that_leaves_a_stalled_stream_cancels_it(
 
 
 @pytest.mark.parametrize("app", FRAMEWORKS)
-@_over(WSGI_SERVERS)
+@_over([kind for kind in WSGI_SERVERS if kind.name not in NEVER_CLOSES_A_LEFT_STREAM])
 def test_client_that_leaves_a_running_stream_ends_it_wherever_the_server_closes_it(server: Served, app: str) -> None:
     """By ``close()`` (PEP 3333), which every server calls: its route does not follow the client."""
     client, key = server.leaving(f"/{app}/endless")
@@ -196,7 +208,7 @@ def test_client_that_leaves_is_logged_once_and_without_a_traceback(server: Serve
         client, key = server.leaving(path)
         client.leave()
         operation_id = server.ended(app, key)["id"]
-        (line,) = soon(lambda operation_id=operation_id: server.log_of(operation_id))
+        (line,) = soon(partial(server.cancels_logged, operation_id))
         assert "INFO" in line
         assert server.running.log.count("Traceback") == before, server.running.log
 
@@ -296,6 +308,7 @@ class Connection:
     def __init__(self, server: Served) -> None:
         self._socket = socket.create_connection(("127.0.0.1", server.running.port), timeout=DEADLINE_SECONDS)
         self._file = self._socket.makefile("rb")
+        self._may_be_kept = server.kind.name not in KEEPS_NO_CONNECTION
 
     def send(self, *paths: str) -> None:
         self._socket.sendall(b"".join(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() for path in paths))
@@ -306,7 +319,7 @@ class Connection:
         assert head is not None, "not the answer of a request that ran to its end"
         length = head["Content-Length"]
         body = self._file.read() if length is None else self._file.read(int(length))
-        return body, length is not None and head["Connection"] != "close"
+        return body, self._may_be_kept and length is not None and head["Connection"] != "close"
 
     def leave(self, *, reset: bool = False) -> None:
         if reset:
@@ -319,7 +332,7 @@ def _stay(server: Served, app: str, requests: int) -> None:
     """Pipelined requests, three at a time, over one connection for as long as the server keeps it; every answer is right."""
     connection, answered = Connection(server), 0
     while answered < requests:
-        keys = [uuid4().hex for _ in range(3)]
+        keys = [uuid4().hex for _ in range(1 if server.kind.name in KEEPS_NO_CONNECTION else 3)]
         connection.send(*(f"/{app}/quick/{key}" for key in keys))
         for key in keys:
             body, is_kept = connection.read()
@@ -390,10 +403,13 @@ def test_stalled_stream_is_cut_at_its_route_s_limit(server: Served, app: str) ->
     with server.running.leaving() as client:
         key = uuid4().hex
         client.send("GET", f"/{app}/limited-stream/{key}")
-        received = client.read_to_end()
+        if server.kind.name in ENDS_BROKEN_STREAMS_IN_ORDER:
+            received = client.read_until(LAST_CHUNK)
+        else:
+            received = client.read_to_end()
+            assert not received.endswith(LAST_CHUNK), "it would look complete"
     assert b"first" in received
     assert b"last" not in received
-    assert not received.endswith(b"0\r\n\r\n"), "an orderly end would make it look complete (RFC 9112 §7.1)"
     server.event("finally", key=key)
     assert server.ended(app, key)["status"] == "timed_out"
 
@@ -409,7 +425,7 @@ def _digest(data: bytes) -> str:
 @_over(WSGI_SERVERS)
 def test_request_bodies_arrive_whole_and_in_order(server: Served, app: str) -> None:
     data = random.Random(app).randbytes(1_000_000)
-    with server.running.client() as client:
+    with server.running.client(headers={"Connection": "close"}) as client:
         text = data.hex()[:1000]
         assert client.post(f"/{app}/json", json={"text": text}).text == _digest(text.encode())
         assert client.post(f"/{app}/upload", files={"file": ("a.bin", data)}).text == _digest(data)

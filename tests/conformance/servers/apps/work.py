@@ -27,7 +27,7 @@ __all__ = [
     "wait_for_gate",
 ]
 
-LIMIT_SECONDS = 0.4
+LIMIT_SECONDS = 0.2
 """The application's ``request_timeout_seconds``, and what routes with a limit of their own ask for."""
 
 FILE = Path(__file__).resolve().parents[4] / "CHANGELOG.md"
