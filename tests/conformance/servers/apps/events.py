@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,25 @@ class Events:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self._seen: list[dict[str, Any]] = []
+        self._read = 0
+        self._lock = threading.Lock()
 
     def all(self, event: str, **details: Any) -> list[dict[str, Any]]:
         """Those of a kind, oldest first, with these details."""
+        with self._lock:
+            self._look()
+            return [one for one in self._seen if one["event"] == event and details.items() <= one.items()]
+
+    def _look(self) -> None:
         if not self.file.exists():
-            return []
-        found = [json.loads(line) for line in self.file.read_text().splitlines()]
-        return [one for one in found if one["event"] == event and details.items() <= one.items()]
+            return
+        with self.file.open("rb") as file:
+            file.seek(self._read)
+            lines = file.read()
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self._seen += map(json.loads, whole.splitlines())
 
     def open(self, gate: str) -> None:
         """Let whoever waits at the gate go on."""
