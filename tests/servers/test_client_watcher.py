@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cancelable_core import OperationStore
-from cancelable_core.servers import RequestOperation
+from cancelable_core.servers import RequestOperation, client_watcher
 from cancelable_core.servers.client_watcher import PolledClient, SocketWatcher, WatchedClient, hears_of_ends, peek_for_end
 from tests.core.helpers import DEADLINE_SECONDS, becomes_true
 
@@ -151,6 +151,22 @@ def test_event_of_a_number_s_last_owner_is_told_to_nobody_and_costs_nothing(
     connection.client.close()
     assert told.wait(DEADLINE_SECONDS), "it was watched on"
     watched.stop()
+
+
+def test_client_whose_request_ends_during_the_look_is_not_told(
+    watcher: SocketWatcher, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """His number may have been another's by the time of the look, so that what was seen is nobody's end."""
+    told: list[int] = []
+    watched = watcher.watch(connection.server.fileno(), lambda: told.append(1))
+
+    def look(fd: int) -> bool:
+        watched.stop()
+        return True
+
+    monkeypatch.setattr(client_watcher, "hears_of_ends", look)
+    watcher._look_again(watcher._epoll, connection.server.fileno())
+    assert told == []
 
 
 def test_error_in_what_is_told_does_not_end_the_watching(
