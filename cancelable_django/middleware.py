@@ -35,10 +35,9 @@ class CancelableMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)  # pyright: ignore[reportDeprecated]  # from 3.14 on
-        self.process_view: Callable[..., Any] = _take_options
         if self._is_async:
             markcoroutinefunction(self)
-            self.process_view = _atake_options  # a plain one would cost every request a hop to a thread
+            vars(self)["process_view"] = self._aprocess_view  # Django would take the plain one to a thread
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if _operation_of(request) is not None or is_ours(request):
@@ -75,6 +74,23 @@ class CancelableMiddleware:
             operation.end(error)
             raise
 
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
+        """Give the operation what the view was marked with."""
+        options, operation = view_options(view), _operation_of(request)
+        if options is None or operation is None:
+            return
+        operation.adopt(options)
+        if options.owner:
+            operation.owner = principal_of(request, get_application().settings).id
+
+    async def _aprocess_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
+        options, operation = view_options(view), _operation_of(request)
+        if options is None or operation is None:
+            return
+        operation.adopt(options)
+        if options.owner:
+            operation.owner = (await aprincipal_of(request, get_application().settings)).id
+
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer for a view that its own request's cancel ended, or whose job found no room."""
         if isinstance(exception, QueueFull):
@@ -98,26 +114,6 @@ class CancelableMiddleware:
 
 def _operation_of(request: HttpRequest) -> RequestOperation | None:
     return request.META.get(OPERATION_KEY)
-
-
-def _take_options(request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object) -> None:
-    """Give the operation what the view was marked with."""
-    if _asks_for_owner(request, view):
-        request.META[OPERATION_KEY].owner = principal_of(request, get_application().settings).id
-
-
-async def _atake_options(request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object) -> None:
-    if _asks_for_owner(request, view):
-        request.META[OPERATION_KEY].owner = (await aprincipal_of(request, get_application().settings)).id
-
-
-def _asks_for_owner(request: HttpRequest, view: Callable[..., Any]) -> bool:
-    options = view_options(view)
-    operation = _operation_of(request)
-    if options is None or operation is None:
-        return False
-    operation.adopt(options)
-    return options.owner
 
 
 def _follow(operation: RequestOperation, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -18,7 +18,7 @@ __all__ = ["POLL_INTERVAL_SECONDS", "PolledClient", "SocketWatcher", "WatchedCli
 
 logger = logging.getLogger("cancelable_core")
 
-POLL_INTERVAL_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.05
 """How often a client is looked at where nothing wakes a thread."""
 
 _GONE = getattr(select, "POLLRDHUP", 0x2000) | select.POLLHUP | select.POLLERR

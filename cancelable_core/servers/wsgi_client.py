@@ -69,7 +69,8 @@ class WsgiClient:
         if "asgi.scope" in environ:
             return _watch_scope(environ["asgi.scope"], client_has_gone)
         server = environ.get("SERVER_SOFTWARE", "unnamed")
-        return _say(f"this server ({server}) tells WSGI applications nothing of it; gunicorn, waitress and uWSGI do")
+        _say(f"this server ({server}) tells WSGI applications nothing of it; gunicorn, waitress and uWSGI do")
+        return None
 
 
 def _watch_socket(fd: int, connection: Any, client_has_gone: Callable[[], object]) -> WatchedClient | None:
@@ -80,21 +81,24 @@ def _watch_socket(fd: int, connection: Any, client_has_gone: Callable[[], object
     if sys.platform == "linux":  # gevent has no epoll, and a thread that waits for one would stop all its greenlets
         return PolledClient(partial(hears_of_ends, fd), client_has_gone)
     if connection is None or hasattr(connection, "pending"):  # encrypted: a peek shows nothing
-        return _say("on this system an encrypted connection does not show its end: leave encryption to a proxy in front")
+        _say("on this system an encrypted connection does not show its end: leave encryption to a proxy in front")
+        return None
     return PolledClient(partial(peek_for_end, connection), client_has_gone)
 
 
 def _watch_waitress(client_disconnected: Callable[[], bool], client_has_gone: Callable[[], object]) -> WatchedClient | None:
     channel: Any = getattr(client_disconnected, "__self__", None)
     if channel is not None and channel.adj.channel_request_lookahead < 1:
-        return _say("waitress looks out for it only with channel_request_lookahead=1 or more")
+        _say("waitress looks out for it only with channel_request_lookahead=1 or more")
+        return None
     return PolledClient(client_disconnected, client_has_gone)
 
 
 def _watch_scope(scope: Mapping[str, Any], client_has_gone: Callable[[], object]) -> WatchedClient | None:
     client = scope.get(CLIENT_KEY)
     if client is None:
-        return _say("the ASGI server was not asked: put the middleware of cancelable_core.servers around the ASGI application")
+        _say("the ASGI server was not asked: put the middleware of cancelable_core.servers around the ASGI application")
+        return None
     client.start(client_has_gone)
     watched: WatchedClient = client
     return watched
