@@ -40,7 +40,10 @@ class ClientWatch(Protocol):
         ...
 
     def stop(self) -> None:
-        """The response is complete, or nobody wants to know any more: from its return on nothing is called."""
+        """The response is complete, or nobody wants to know any more: nothing is called from now on.
+
+        A call that has begun is not waited for.
+        """
         ...
 
 

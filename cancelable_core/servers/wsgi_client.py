@@ -36,7 +36,8 @@ class WsgiClient:
         self._starts: list[object] = []
         self._has_stopped = False
         self._watched: WatchedClient | None = None
-        self._uwsgi_fd: int | None = sys.modules["uwsgi"].connection_fd() if "uwsgi.version" in environ else None
+        uwsgi = sys.modules.get("uwsgi") if "uwsgi.version" in environ else None
+        self._uwsgi_fd: int | None = None if uwsgi is None else uwsgi.connection_fd()
 
     def start(self, client_has_gone: Callable[[], object]) -> None:
         """Watch, unless it is watched already or was stopped."""

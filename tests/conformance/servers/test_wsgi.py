@@ -51,6 +51,8 @@ KEEPS_NO_CONNECTION = frozenset({"uwsgi"})
 """Nor says so: it closes after one answer, and what was sent ahead is lost."""
 NEVER_CLOSES_A_LEFT_STREAM = frozenset({"hypercorn-wsgi"})
 """It goes on to its end, and what it yields goes nowhere."""
+HIDES_ENDS_BEHIND_REQUESTS = frozenset({"waitress"})
+"""It reads no further than its lookahead."""
 ENDS_BROKEN_STREAMS_IN_ORDER = frozenset({"granian-wsgi"})
 """It takes an error for the end, so that what was cut looks complete."""
 
@@ -150,6 +152,24 @@ def test_client_that_leaves_a_working_view_cancels_it(
     assert max(delays) < DEADLINE_SECONDS / 2
     if len(delays) > 2:
         print(f"p95 {server.kind.name} {app} {leave.__name__}: {statistics.quantiles(delays, n=20)[-1] * 1000:.1f} ms")
+
+
+@_over(TELLING)
+def test_client_that_leaves_an_async_view_interrupts_it(server: Served) -> None:
+    client, key = server.leaving("/flask/await")
+    client.leave()
+    server.event("finally", key=key)
+    ended = server.ended("flask", key)
+    assert (ended["status"], ended["reason"]) == ("cancelled", "disconnect")
+
+
+@pytest.mark.parametrize("app", FRAMEWORKS)
+@_over([kind for kind in TELLING if kind.name not in HIDES_ENDS_BEHIND_REQUESTS])
+def test_request_that_was_sent_ahead_does_not_hide_the_client_s_end(server: Served, app: str) -> None:
+    client, key = server.leaving(f"/{app}/wait")
+    client.send("GET", f"/{app}/hello")
+    client.leave()
+    assert server.event("stopped", key=key)["reason"] == "disconnect"
 
 
 @pytest.mark.parametrize("app", APPS)
@@ -471,3 +491,23 @@ def _raw(server: Served, method: str, path: str, headers: dict[str, str]) -> byt
         received = client.read_to_end()
     received = received.replace(b"plain-", b"")
     return re.sub(rb"(?i)\r\n(date|last-modified): [^\r]*", b"", received)
+
+
+@pytest.mark.parametrize("app", FRAMEWORKS)
+@_over([kind for kind in WSGI_SERVERS if kind.name not in KEEPS_NO_CONNECTION])
+def test_connections_are_kept_as_without_the_suite(server: Served, app: str) -> None:
+    paths = [path for method, path, _ in REQUESTS_ALIKE.values() if method == "GET"]
+    with server.running.client() as ours, server.running.client() as plain:
+        kept = [_connection(ours.get(f"/{app}{path}")) is _connection(ours.get(f"/{app}/hello")) for path in paths]
+        assert kept == [
+            _connection(plain.get(f"/plain-{app}{path}")) is _connection(plain.get(f"/plain-{app}/hello")) for path in paths
+        ]
+        if kept[0]:
+            timed_out = ours.get(f"/{app}/limited/{uuid4().hex}")
+            assert timed_out.status_code == 504
+            assert _connection(ours.get(f"/{app}/hello")) is _connection(timed_out)
+
+
+def _connection(answer: httpx.Response) -> object:
+    """What an answer came over; the same object for as long as it is kept."""
+    return answer.extensions["network_stream"]

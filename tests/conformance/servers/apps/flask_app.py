@@ -58,6 +58,11 @@ def _add_cancelable_views(app: Flask, cancelable: CancelableExtension) -> None:
     def wait(key: str) -> str:
         return work.wait(key)
 
+    @app.get("/await/<key>")
+    @patient
+    async def await_(key: str) -> str:
+        return await work.await_(key)
+
     @app.get("/unfollowed/<key>")
     @cancelable_view(timeout_seconds=None, cancel_on_disconnect=False)
     def unfollowed(key: str) -> str:

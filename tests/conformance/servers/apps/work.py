@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import anyio
+
 from cancelable_core import Cancelable, OperationCancelled, current_operation
 
 from .events import is_open, tell
@@ -16,6 +18,7 @@ __all__ = [
     "FILE",
     "LIMIT_SECONDS",
     "Readable",
+    "await_",
     "digest",
     "endless_chunks",
     "job",
@@ -51,6 +54,16 @@ def wait(key: str) -> str:
     except OperationCancelled as error:
         tell("stopped", key=key, id=operation().id, reason=error.reason)
         raise
+    finally:
+        tell("finally", key=key)
+    return "ran to its end"
+
+
+async def await_(key: str) -> str:
+    """The same where it is awaited: a cancel interrupts it."""
+    tell("begun", key=key, id=operation().id)
+    try:
+        await anyio.sleep(LONG_SECONDS)
     finally:
         tell("finally", key=key)
     return "ran to its end"
