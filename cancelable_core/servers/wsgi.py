@@ -6,16 +6,19 @@ import errno
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
+from http.client import responses
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..errors import OperationCancelled
-from ..http_api import Settings, cancelled_response
+from ..errors import OperationCancelled, QueueFull
+from ..http_api import Settings, cancelled_response, queue_full_response
 from ..models import CancelationReason
 from .application import WebApplication
 from .wsgi_client import WsgiClient
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
+    from ..http_api import EndpointResponse
     from ..jobs import JobRunner
     from ..registry import ThreadSafeRegistry
     from ..store import OperationStore
@@ -42,7 +45,7 @@ class CancelableWsgi:
         cancelled_status: As the setting of this name.
 
     The application finds its operation by ``current_operation()``, or in the environ under `OPERATION_KEY`. Its own
-    ``OperationCancelled``, raised before there is a response, is answered as the adapters answer it.
+    ``OperationCancelled``, raised before there is a response, and a ``QueueFull`` are answered as the adapters answer them.
 
     Attributes:
         registry: The operations.
@@ -98,20 +101,23 @@ class CancelableWsgi:
 
         try:
             return self._called(environ, start)
-        except OperationCancelled as error:
-            operation: RequestOperation = environ[OPERATION_KEY]
-            own = operation.cancelation_in(error)
-            if own is None:
+        except (OperationCancelled, QueueFull) as error:
+            answer = self._answer_to(error, environ[OPERATION_KEY])
+            if answer is None:
                 raise
-            operation.failed_with(own)
-            answer = cancelled_response(own, self._application.settings)
             replaces = (sys.exc_info(),) if has_started else ()  # only then: uWSGI takes it for an error in any case
-            start_response(_status_line(answer.status), list(answer.headers), *replaces)
+            status = f"{answer.status} {responses.get(answer.status, 'Cancelled')}"
+            start_response(status, list(answer.headers), *replaces)
             return [answer.body]
 
-
-def _status_line(status: int) -> str:
-    return f"{status} {HTTPStatus(status).phrase if status in set(HTTPStatus) else 'Cancelled'}"
+    def _answer_to(self, error: OperationCancelled | QueueFull, operation: RequestOperation) -> EndpointResponse | None:
+        if isinstance(error, QueueFull):
+            return queue_full_response(error)
+        own = operation.cancelation_in(error)
+        if own is None:
+            return None
+        operation.failed_with(own)
+        return cancelled_response(own, self._application.settings)
 
 
 def run_wsgi(
@@ -149,7 +155,8 @@ def run_wsgi(
     except BaseException as error:
         operation.end(error)
         raise
-    return _Body(body, operation, environ, lambda: body_length)
+    kind = _SizedBody if hasattr(body, "__len__") else _Body
+    return kind(body, operation, environ, lambda: body_length)
 
 
 def iterate_wsgi_body(
@@ -187,7 +194,7 @@ class _Body:
     Closed between its first and its last chunk, the client has gone: no server stops reading otherwise.
     """
 
-    __slots__ = ("_body", "_environ", "_find_length", "_is_under_way", "_items", "_operation", "_sent")
+    __slots__ = ("_body", "_chunks_sent", "_environ", "_find_length", "_is_under_way", "_items", "_operation", "_sent")
 
     def __init__(
         self,
@@ -202,7 +209,7 @@ class _Body:
         self._environ = environ
         self._find_length = find_length  # a generator starts its response late
         self._is_under_way = False
-        self._sent = 0
+        self._sent = self._chunks_sent = 0
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -227,10 +234,14 @@ class _Body:
                 raise StopIteration from None
             raise
         self._sent += len(chunk)
-        self._is_under_way = self._sent < self._find_length()
+        self._chunks_sent += 1
+        self._is_under_way = not self._is_complete()
         if not self._is_under_way:  # with this chunk the client has it all, and may leave before the server is back here
             self._operation.response_completed()
         return chunk
+
+    def _is_complete(self) -> bool:
+        return self._sent >= self._find_length()
 
     def close(self) -> None:
         """Close the application's body, and end the request."""
@@ -242,3 +253,15 @@ class _Body:
             if self._is_under_way:
                 self._operation.failed_with(GeneratorExit())
             self._operation.end()
+
+
+class _SizedBody(_Body):
+    """One of a known number of chunks. A server may ask for it (PEP 3333), and give a single chunk its Content-Length."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(cast("Sized", self._body))
+
+    def _is_complete(self) -> bool:
+        return self._chunks_sent >= len(self) or super()._is_complete()

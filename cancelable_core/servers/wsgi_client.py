@@ -47,7 +47,10 @@ class WsgiClient:
         self._starts.append(claim)
         if self._starts[0] is not claim or self._has_stopped:
             return
-        self._watched = self._watch(client_has_gone)
+        try:
+            self._watched = self._watch(client_has_gone)
+        except Exception:  # no descriptor or thread to be had, for one: no reason to refuse the request
+            logger.exception("a client cannot be followed; its request goes on")
         if self._has_stopped:  # meanwhile, by another thread, which may have found nothing to stop
             self.stop()
 

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from cancelable_core import CancelationReason, OperationCancelled, OperationStore, ThreadSafeRegistry, current_operation
+from cancelable_core import (
+    CancelationReason,
+    OperationCancelled,
+    OperationStore,
+    QueueFull,
+    ThreadSafeRegistry,
+    current_operation,
+)
 from cancelable_core.servers import CancelableWsgi, RequestOperation, run_wsgi
 from tests.adapters.flask.helpers import Exchange
 
@@ -96,6 +103,17 @@ def test_cancel_of_another_operation_is_an_error_like_any_other() -> None:
     assert context.status == "failed"
 
 
+def test_job_that_finds_no_room_is_answered_503() -> None:
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        raise QueueFull("no room", limit=7)
+
+    exchange = Exchange(make(application), "/")
+    body = b"".join(exchange.chunks)
+    exchange.close()
+    assert (exchange.status, exchange.headers["retry-after"]) == (503, "5")
+    assert b"All 7 places" in body
+
+
 def test_application_inside_another_has_one_operation_per_request() -> None:
     store = OperationStore()
 
@@ -139,6 +157,22 @@ def test_client_that_leaves_with_the_last_byte_of_a_known_length_has_not_left() 
     assert not request.token.is_cancelled
     exchange.close()
     assert request.status == "completed"
+
+
+def test_client_that_leaves_with_the_last_of_a_known_number_of_chunks_has_not_left() -> None:
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"first,", b"last"]
+
+    client = Client()
+    request, exchange = followed(application, client)
+    assert len(exchange._body) == 2, "servers make a Content-Length of a single one"  # type: ignore[arg-type]
+    next(exchange.chunks)
+    assert client.is_watched
+    next(exchange.chunks)
+    client.leave()
+    exchange.close()
+    assert (request.status, request.token.is_cancelled) == ("completed", False)
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")])

@@ -87,6 +87,20 @@ def test_connection_that_somebody_closed_is_let_be(pair: tuple[socket.socket, so
     client.stop()
 
 
+def test_client_that_cannot_be_followed_costs_no_request(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(wsgi_client._sockets, "watch", refuse)
+    client = WsgiClient({"gunicorn.socket": pair[0]})
+    client.start(pytest.fail)
+    client.stop()
+    assert "a client cannot be followed" in caplog.text
+    assert "too many open files" in caplog.text
+
+
 def test_application_under_asgi_follows_what_the_asgi_side_found() -> None:
     calls: list[tuple[str, object]] = []
 
