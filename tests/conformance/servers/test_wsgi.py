@@ -49,6 +49,8 @@ LEAVE = [LeavingClient.leave, LeavingClient.reset]
 ANSWERS_ONE_AT_A_TIME = frozenset({"gunicorn-sync"})
 KEEPS_NO_CONNECTION = frozenset({"uwsgi"})
 """Nor says so: it closes after one answer, and what was sent ahead is lost."""
+NEVER_SAYS_CONTINUE = frozenset({"uwsgi"})
+"""Whatever it serves."""
 NEVER_CLOSES_A_LEFT_STREAM = frozenset({"hypercorn-wsgi"})
 """It goes on to its end, and what it yields goes nowhere."""
 HIDES_ENDS_BEHIND_REQUESTS = frozenset({"waitress"})
@@ -452,6 +454,28 @@ def test_request_bodies_arrive_whole_and_in_order(server: Served, app: str) -> N
         assert client.post(f"/{app}/body", content=data).text == _digest(data)
         slow = client.post(f"/{app}/body", content=_slowly(data), headers={"Content-Length": str(len(data))})
         assert slow.text == _digest(data)
+
+
+@pytest.mark.parametrize("app", FRAMEWORKS)
+@_over([kind for kind in WSGI_SERVERS if kind.name not in NEVER_SAYS_CONTINUE])
+def test_client_that_waits_to_be_told_to_continue_is_told(server: Served, app: str) -> None:
+    data = b"x" * 10_000
+    head = f"POST /{app}/body HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: {len(data)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.running.port), timeout=DEADLINE_SECONDS) as connection:
+        connection.sendall(head.encode())
+        received = _receive_until(connection, b"\r\n\r\n")
+        assert received.startswith(b"HTTP/1.1 100 "), received
+        connection.sendall(data)
+        _receive_until(connection, _digest(data).encode())
+
+
+def _receive_until(connection: socket.socket, ending: bytes) -> bytes:
+    received = b""
+    while ending not in received:
+        chunk = connection.recv(65_536)
+        assert chunk, received
+        received += chunk
+    return received
 
 
 def _slowly(data: bytes) -> Iterator[bytes]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import anyio
 
 from cancelable_core import Cancelable, OperationCancelled, current_operation
 
-from .events import is_open, tell
+from .events import EVENTS_FILE, is_open, tell
 
 __all__ = [
     "FILE",
@@ -33,8 +35,10 @@ __all__ = [
 LIMIT_SECONDS = 0.2
 """The application's ``request_timeout_seconds``, and what routes with a limit of their own ask for."""
 
-FILE = Path(__file__).resolve().parents[4] / "CHANGELOG.md"
-"""A file to send."""
+FILE = Path(os.environ[EVENTS_FILE] + ".sent")
+"""A file to send, large enough for more than one write."""
+if not FILE.exists():
+    FILE.write_bytes(random.Random(1).randbytes(1_000_000))
 
 LONG_SECONDS = 60.0
 """Longer than any test waits."""
