@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 
 from cancelable_core import CancelationReason, OperationCancelled, QueueFull
 from cancelable_core.http_api import cancelled_response, queue_full_response
-from cancelable_core.servers import OPERATION_KEY, RequestOperation, WsgiClient, iterate_wsgi_body, view_options
+from cancelable_core.servers import OPERATION_KEY, RequestOperation, WsgiClient, has_operation, iterate_wsgi_body, view_options
 
 from ._routes import is_ours
 from ._translate import aprincipal_of, native_response, principal_of, route_of
@@ -40,7 +40,7 @@ class CancelableMiddleware:
             vars(self)["process_view"] = self._aprocess_view  # Django would take the plain one to a thread
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if _operation_of(request) is not None or is_ours(request):
+        if has_operation(request.META) or is_ours(request):
             response: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return response
         operation = get_application().new_request(

@@ -11,7 +11,15 @@ from flask import Flask, current_app, has_app_context, has_request_context, requ
 
 from cancelable_core import CancelationReason, JobRunner, ThreadSafeRegistry
 from cancelable_core.http_api import Settings, SettingsOptions
-from cancelable_core.servers import OPERATION_KEY, RequestOperation, WebApplication, WsgiClient, run_wsgi, view_options
+from cancelable_core.servers import (
+    OPERATION_KEY,
+    RequestOperation,
+    WebApplication,
+    WsgiClient,
+    has_operation,
+    run_wsgi,
+    view_options,
+)
 
 from ._overrides import override_methods
 from ._translate import asking_principal
@@ -129,7 +137,7 @@ class _Middleware:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")  # PEP 3333: bytes in disguise
-        if OPERATION_KEY in environ or self._application.serves(path):
+        if has_operation(environ) or self._application.serves(path):
             return self._wsgi_app(environ, start_response)
         operation = self._application.new_request(
             environ["REQUEST_METHOD"],

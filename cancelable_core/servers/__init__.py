@@ -3,7 +3,7 @@
 from .application import WebApplication
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
 from .view_options import ViewOptions, cancelable_view, view_options
-from .wsgi import OPERATION_KEY, CancelableWsgi, iterate_wsgi_body, run_wsgi
+from .wsgi import OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
 from .wsgi_client import WsgiClient
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "WsgiClient",
     "cancelable_view",
     "current_request",
+    "has_operation",
     "iterate_wsgi_body",
     "run_wsgi",
     "view_options",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..store import OperationStore
     from .request_scope import RequestOperation
 
-__all__ = ["OPERATION_KEY", "CancelableWsgi", "iterate_wsgi_body", "run_wsgi"]
+__all__ = ["OPERATION_KEY", "CancelableWsgi", "has_operation", "iterate_wsgi_body", "run_wsgi"]
 
 OPERATION_KEY = "cancelable.operation"
 """Where the request's operation stands in the WSGI environ, and in the ASGI scope."""
@@ -78,7 +78,7 @@ class CancelableWsgi:
         self.jobs: JobRunner = self._application.jobs
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if OPERATION_KEY in environ:
+        if has_operation(environ):
             return self._called(environ, start_response)
         route = self._route
         operation = self._application.new_request(
@@ -118,6 +118,14 @@ class CancelableWsgi:
             return None
         operation.failed_with(own)
         return cancelled_response(own, self._application.settings)
+
+
+def has_operation(environ: dict[str, Any]) -> bool:
+    """Whether the request is an operation already: of a layer around this one, on the ASGI side of a bridge as well."""
+    outer = environ.get("asgi.scope", {}).get(OPERATION_KEY)
+    if outer is not None:
+        environ.setdefault(OPERATION_KEY, outer)
+    return OPERATION_KEY in environ
 
 
 def run_wsgi(

@@ -16,7 +16,7 @@ from cancelable_core import (
     ThreadSafeRegistry,
     current_operation,
 )
-from cancelable_core.servers import CancelableWsgi, RequestOperation, run_wsgi
+from cancelable_core.servers import OPERATION_KEY, CancelableWsgi, RequestOperation, run_wsgi
 from tests.adapters.flask.helpers import Exchange
 
 from .test_following_the_client import Client
@@ -124,6 +124,21 @@ def test_application_inside_another_has_one_operation_per_request() -> None:
     exchange = Exchange(CancelableWsgi(CancelableWsgi(application, registry=store), registry=store), "/")
     assert len(ThreadSafeRegistry(store).list_operations()) == 1
     exchange.close()
+
+
+def test_application_behind_an_asgi_layer_works_inside_that_layer_s_operation() -> None:
+    outer = RequestOperation("GET", lambda: "/", store=OperationStore())
+    seen: list[object] = []
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        seen.append(environ[OPERATION_KEY])
+        start_response("200 OK", [])
+        return []
+
+    app = make(application)
+    Exchange(app, "/", **{"asgi.scope": {OPERATION_KEY: outer}}).close()
+    assert seen == [outer]
+    assert app.registry.get_statistics().total_operations == 0
 
 
 # --- when the client has everything
