@@ -169,6 +169,26 @@ def test_client_whose_request_ends_during_the_look_is_not_told(
     assert told == []
 
 
+def test_request_that_was_never_ended_does_not_disturb_the_next_on_its_connection(
+    watcher: SocketWatcher, connection: Connection
+) -> None:
+    told: list[str] = []
+    forgotten = watcher.watch(connection.server.fileno(), lambda: told.append("forgotten"))
+    watched = watcher.watch(connection.server.fileno(), lambda: told.append("next"))
+    forgotten.stop()
+    connection.client.close()
+    becomes_true(lambda: bool(told))
+    watched.stop()
+    assert told == ["next"]
+
+
+def test_connection_that_was_closed_too_early_is_forgotten_all_the_same(watcher: SocketWatcher, connection: Connection) -> None:
+    watched = watcher.watch(connection.server.fileno(), pytest.fail)
+    connection.server.close()
+    watched.stop()
+    assert not watcher._watched
+
+
 def test_error_in_what_is_told_does_not_end_the_watching(
     watcher: SocketWatcher, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:

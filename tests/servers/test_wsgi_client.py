@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -43,6 +45,55 @@ def test_server_s_socket_tells(key: str, pair: tuple[socket.socket, socket.socke
     told = threading.Event()
     client = WsgiClient({key: pair[0]})
     client.start(told.set)
+    pair[1].close()
+    assert told.wait(DEADLINE_SECONDS)
+    client.stop()
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_socket_is_looked_at_where_nothing_can_sleep_over_it(
+    platform: str, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under gevent, and elsewhere than on Linux."""
+    monkeypatch.delattr(wsgi_client.select, "epoll")
+    monkeypatch.setattr(wsgi_client.sys, "platform", platform)
+    told = threading.Event()
+    client = WsgiClient({"gunicorn.socket": pair[0]})
+    client.start(told.set)
+    assert not told.is_set()
+    pair[1].close()
+    assert told.wait(DEADLINE_SECONDS)
+    client.stop()
+
+
+def test_encrypted_connection_is_not_followed_where_only_its_bytes_would_tell(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(wsgi_client.select, "epoll")
+    monkeypatch.setattr(wsgi_client.sys, "platform", "darwin")
+    with ssl.create_default_context().wrap_socket(socket.socket(), server_hostname="localhost") as encrypted:
+        client = WsgiClient({"gunicorn.socket": encrypted})
+        client.start(pytest.fail)
+        client.stop()
+    assert "encryption" in caplog.text
+
+
+def test_uwsgi_is_asked_in_the_request_s_own_thread(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def connection_fd() -> int:
+        asked.append(threading.get_ident())
+        return pair[0].fileno()
+
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(connection_fd=connection_fd))  # a module of the server's own
+    told = threading.Event()
+    client = WsgiClient({"uwsgi.version": b"2.0"})
+    starting = threading.Thread(target=client.start, args=(told.set,))
+    starting.start()
+    starting.join()
+    assert asked == [threading.get_ident()]
     pair[1].close()
     assert told.wait(DEADLINE_SECONDS)
     client.stop()
