@@ -26,7 +26,7 @@ async def _operation(connection: HTTPConnection) -> Cancelable:
     _installed(connection)
     operation = connection.scope.get(OPERATION_KEY)
     if not isinstance(operation, RequestOperation):
-        raise RuntimeError("this connection is no operation: only HTTP requests are")
+        raise RuntimeError("this connection is no operation: requests and WebSockets are, our own routes excepted")
     operation.note_use()
     return operation
 
@@ -42,7 +42,7 @@ async def _jobs(connection: HTTPConnection) -> OwnedJobs:
 
 
 CurrentOperation = Annotated[Cancelable, Depends(_operation)]
-"""The operation that the request is. Its id goes into the response's ``X-Operation-ID``."""
+"""The operation that the request, or the WebSocket, is. Its id goes into the response's ``X-Operation-ID``."""
 
 CurrentRegistry = Annotated[OperationRegistry, Depends(_registry)]
 """The application's operations, to be awaited."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.middleware import Middleware
 
 from cancelable_core import ConfigurationError, JobRunner, QueueFull, ThreadSafeRegistry
-from cancelable_core.http_api import Settings, SettingsOptions, queue_full_response
+from cancelable_core.http_api import Settings, SettingsOptions, queue_full_response, websocket_close_code
 from cancelable_core.servers import WebApplication
 
 from ._asking import PrincipalResolver
@@ -75,8 +75,11 @@ def install(app: FastAPI, *, prefix: str = _USUAL_PREFIX, **settings: Unpack[Set
     return suite
 
 
-async def _answer_queue_full(request: Request, error: Exception) -> Response:
+async def _answer_queue_full(connection: Request | WebSocket, error: Exception) -> Response | None:
     assert isinstance(error, QueueFull)
+    if isinstance(connection, WebSocket):
+        await connection.close(websocket_close_code(error))
+        return None
     return native_response(queue_full_response(error))
 
 

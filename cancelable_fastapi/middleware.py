@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
-from cancelable_core import CancelationReason, OperationCancelled
-from cancelable_core.http_api import cancelled_response
-from cancelable_core.servers import OPERATION_KEY, RequestOperation, WebApplication
+from cancelable_core import OperationCancelled
+from cancelable_core.servers import WebApplication, is_operation, run_asgi
 
 from ._asking import PrincipalResolver
-from ._translate import native_response, path_in_app, route_of
+from ._translate import path_in_app, route_of
 
 __all__ = ["INSTALLED_KEY", "CancelableMiddleware", "Installed"]
 
@@ -34,11 +31,12 @@ class Installed:
 
 
 class CancelableMiddleware:
-    """Opens an operation around every HTTP request but those to our own endpoints.
+    """Opens an operation around every HTTP request and every WebSocket, but those to our own endpoints.
 
     A cancel interrupts the request where it waits. If nothing was sent yet, the client gets the answer that says why: the
-    application's exception handler for `OperationCancelled` has the first word. A response under way is cut; only a
-    ``BaseHTTPMiddleware`` (or ``@app.middleware("http")``) around us completes what it got of it, as of any stream that fails.
+    application's exception handler for `OperationCancelled` has the first word. A WebSocket is closed, with 1001 at shutdown
+    and else with 1011. A response under way is cut; only a ``BaseHTTPMiddleware`` (or ``@app.middleware("http")``) around us
+    completes what it got of it, as of any stream that fails.
 
     The operation ends with the last byte of the response. What comes after it, such as background tasks, is not part of it.
     """
@@ -51,93 +49,24 @@ class CancelableMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[INSTALLED_KEY] = self._installed  # a mounted application's own, where it has one
-        if scope["type"] != "http" or OPERATION_KEY in scope or self._application.serves(path_in_app(scope)):
+        if not is_operation(scope) or self._application.serves(path_in_app(scope)):
             await self._app(scope, receive, send)
             return
         outer = scope.get("app")  # a mounted application puts itself there
-        operation = self._application.new_request(
-            scope["method"],
-            lambda: route_of(scope),
-            native=scope,
-            outside_reason=CancelationReason.DISCONNECT,
+
+        async def answer(error: OperationCancelled, send: Send) -> bool:
+            return await _handled(error, outer, scope, receive, send)
+
+        await run_asgi(
+            self._app,
+            scope,
+            receive,
+            send,
+            self._application,
+            route=lambda: route_of(scope),
+            answer=answer,
+            departures=(ClientDisconnect, WebSocketDisconnect),
         )
-        scope[OPERATION_KEY] = operation
-        response = _Response(send, operation, self._application.settings.response_header)
-        try:
-            async with operation:
-                await self._run(scope, receive, response)
-        except OperationCancelled as error:
-            if error.operation_id != operation.id:
-                raise
-            if not response.has_started and not await _handled(error, outer, scope, receive, response.send):
-                await native_response(cancelled_response(error, self._application.settings))(scope, receive, send)
-
-    async def _run(self, scope: Scope, receive: Receive, response: _Response) -> None:
-        try:
-            await self._app(scope, receive, response.send)
-        except ClientDisconnect:
-            response.client_has_gone()
-            raise
-        if response.has_started and not response.is_complete:
-            response.client_has_gone()  # Starlette leaves a stream without a word then
-
-
-class _Response:
-    """Passes the application's messages on, adds our headers to the first, and ends the operation after the last."""
-
-    __slots__ = ("_operation", "_says_cancelled", "_send", "_which", "has_started", "is_complete")
-
-    def __init__(self, send: Send, operation: RequestOperation, which: str) -> None:
-        self._send = send
-        self._operation = operation
-        self._which = which
-        self._says_cancelled = False
-        self.has_started = False
-        self.is_complete = False
-
-    async def send(self, message: Message) -> None:
-        is_start = message["type"] == "http.response.start"
-        if is_start:
-            message = self._start(message)
-        self.is_complete = self.is_complete or _is_last(message)  # before it goes: from then on nobody leaves too early
-        if self._says_cancelled:
-            with anyio.CancelScope(shield=True):  # the answer to a cancel is not part of what was cancelled
-                await self._send(message)
-        else:
-            try:
-                await self._send(message)
-            except BaseException:
-                if is_start:
-                    self.has_started = False  # interrupted before it went: there is an answer to give
-                raise
-        # a cancel that came before the last byte may still interrupt what is left: then the block's end decides
-        if self.is_complete and (self._says_cancelled or not self._operation.token.is_cancelled):
-            self._operation.end()
-
-    def client_has_gone(self) -> None:
-        """Nobody is there for the rest of the response."""
-        self._operation.end(GeneratorExit())
-
-    def _start(self, message: Message) -> Message:
-        self.has_started = True
-        handled = sys.exception()  # exception handlers answer while Starlette still handles what they were called for
-        if handled is not None and not self._operation.is_over and self._operation.cancelation_in(handled):
-            self._says_cancelled = True
-            self._operation.failed_with(handled)
-        self._operation.response_started()
-        message = {**message, "headers": [*message.get("headers", ())]}  # ours, not the application's own object
-        headers = MutableHeaders(scope=message)
-        for name, value in self._operation.response_headers(self._which, message["status"], headers.keys()):
-            headers[name] = value
-        return message
-
-
-def _is_last(message: Message) -> bool:
-    """Whether a message ends the response's body (ASGI's HTTP specification, and its extensions that send files)."""
-    kind = message["type"]
-    if kind in ("http.response.body", "http.response.zerocopysend"):
-        return not message.get("more_body", False)
-    return bool(kind == "http.response.pathsend")
 
 
 async def _handled(error: OperationCancelled, outer: Any, scope: Scope, receive: Receive, send: Send) -> bool:

@@ -26,7 +26,7 @@ from .policy import (
     StaffOnly,
     as_principal,
 )
-from .problems import ProblemCode, cancelled_response, problem_response, queue_full_response
+from .problems import ProblemCode, cancelled_response, problem_response, queue_full_response, websocket_close_code
 from .routing import Route, match_route
 from .same_origin import comes_from_same_origin
 from .settings import Settings, SettingsOptions, registry_of
@@ -64,4 +64,5 @@ __all__ = [
     "queue_full_response",
     "registry_of",
     "statistics_payload",
+    "websocket_close_code",
 ]

@@ -7,12 +7,12 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OperationTimedOut
+from ..errors import OperationTimedOut, QueueFull
 from ..models import CancelationReason
 from .payloads import json_response
 
 if TYPE_CHECKING:
-    from ..errors import OperationCancelled, QueueFull
+    from ..errors import OperationCancelled
     from .exchange import EndpointResponse
     from .settings import Settings
 
@@ -25,6 +25,7 @@ __all__ = [
     "invalid_fields",
     "problem_response",
     "queue_full_response",
+    "websocket_close_code",
 ]
 
 MEDIA_TYPE = "application/problem+json"
@@ -142,6 +143,17 @@ def queue_full_response(error: QueueFull) -> EndpointResponse:
     limit = "" if error.limit is None else f" All {error.limit} places are taken."
     detail = f"The job was not accepted; try again.{limit}"
     return problem_response(ProblemCode.QUEUE_FULL, detail, headers=(_retry_after(),))
+
+
+def websocket_close_code(error: OperationCancelled | QueueFull) -> int:
+    """The code that closes a WebSocket instead (RFC 6455 §7.4.1, and IANA's registry of close codes).
+
+    1001 "going away" at shutdown, 1013 "try again later" where a job found no room, else 1011 "internal error": the endpoint
+    did not come to its end.
+    """
+    if isinstance(error, QueueFull):
+        return 1013
+    return 1001 if error.reason is CancelationReason.SHUTDOWN else 1011
 
 
 def _retry_after() -> tuple[str, str]:

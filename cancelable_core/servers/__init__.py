@@ -1,6 +1,8 @@
 """A request as an operation, and what servers can tell about it. No framework is known here."""
 
 from .application import WebApplication
+from .asgi import CancelableAsgi, is_operation, run_asgi, watching_client
+from .asgi_client import AsgiClient
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
 from .view_options import ViewOptions, cancelable_view, view_options
 from .wsgi import OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
@@ -9,6 +11,8 @@ from .wsgi_client import WsgiClient
 __all__ = [
     "CLIENT_KEY",
     "OPERATION_KEY",
+    "AsgiClient",
+    "CancelableAsgi",
     "CancelableWsgi",
     "ClientWatch",
     "RequestOperation",
@@ -18,7 +22,10 @@ __all__ = [
     "cancelable_view",
     "current_request",
     "has_operation",
+    "is_operation",
     "iterate_wsgi_body",
+    "run_asgi",
     "run_wsgi",
     "view_options",
+    "watching_client",
 ]

@@ -4,16 +4,17 @@ Annotations are not postponed here: FastAPI could not find the functions of a te
 """
 
 import functools
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import anyio
 import pytest
-from fastapi import Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Security, WebSocket
+from fastapi import Cookie, Depends, FastAPI, Header, HTTPException, Query, Request, Security, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPBasic, HTTPBasicCredentials, SecurityScopes
 
-from cancelable_core import Cancelable, OperationStore
+from cancelable_core import Cancelable, CancelationReason, OperationStore
 from cancelable_core.http_api import AllowAll, Principal
 from cancelable_fastapi import CurrentJobs, CurrentOperation, CurrentRegistry, current_operation
 
@@ -96,7 +97,7 @@ async def test_without_installation_they_say_what_to_do(annotation: Any) -> None
         TestClient(app).get("/work")
 
 
-def test_a_websocket_may_start_jobs_but_is_no_operation() -> None:
+def test_a_websocket_may_start_jobs() -> None:
     def who(x_user: Annotated[str, Header()]) -> str:
         return x_user
 
@@ -112,17 +113,92 @@ def test_a_websocket_may_start_jobs_but_is_no_operation() -> None:
             await websocket.send_json([job.id, found.owner])
             await websocket.close()
 
-        @app.websocket("/operation")
-        async def operation(websocket: WebSocket, operation: CurrentOperation) -> None:
-            raise AssertionError
-
-        client = TestClient(app)
-        with client.websocket_connect("/start", headers={"X-User": "alice"}) as websocket:
+        with TestClient(app).websocket_connect("/start", headers={"X-User": "alice"}) as websocket:
             job_id, owner = websocket.receive_json()
         assert owner == "alice"
         assert suite.registry.get_operation(job_id) is not None
-        with pytest.raises(RuntimeError, match="only HTTP requests are"), client.websocket_connect("/operation"):
-            pass
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [(CancelationReason.MANUAL, 1011), (CancelationReason.TIMEOUT, 1011), (CancelationReason.SHUTDOWN, 1001)],
+)
+def test_a_cancelled_websocket_is_closed_with_a_code_that_says_why(reason: CancelationReason, code: int) -> None:
+    with installed() as (app, suite):
+
+        @app.websocket("/rooms/{room}")
+        async def room(websocket: WebSocket, room: str, operation: CurrentOperation) -> None:
+            await websocket.accept()
+            await websocket.send_text(operation.id)
+            await websocket.receive_text()
+            raise AssertionError("nobody sends anything")
+
+        with TestClient(app).websocket_connect("/rooms/1") as websocket:
+            operation_id = websocket.receive_text()
+            found = suite.registry.get_operation(operation_id)
+            assert found is not None
+            assert (found.name, found.kind, found.status) == ("WEBSOCKET /rooms/{room}", "request", "running")
+            assert suite.registry.cancel_operation(operation_id, reason)
+            with pytest.raises(WebSocketDisconnect) as raised:
+                websocket.receive_text()
+        assert raised.value.code == code
+        ended = suite.registry.wait_for(operation_id, 10)
+        assert ended is not None
+        assert (ended.status.is_final, ended.reason) == (True, reason)
+
+
+def test_a_websocket_endpoint_that_waits_for_its_client_hears_of_its_end_as_ever() -> None:
+    with installed() as (app, suite):
+        heard: list[int] = []
+
+        @app.websocket("/room")
+        async def room(websocket: WebSocket, operation: CurrentOperation) -> None:
+            await websocket.accept()
+            await websocket.send_text(operation.id)
+            try:
+                await websocket.receive_text()
+            except WebSocketDisconnect as error:
+                heard.append(error.code)
+
+        with TestClient(app).websocket_connect("/room") as websocket:
+            operation_id = websocket.receive_text()
+            websocket.close(1000)
+        assert heard == [1000]
+        assert suite.registry.get_operation(operation_id) is None  # it completed, and is only counted
+
+
+def test_a_websocket_endpoint_that_works_is_cancelled_when_its_client_leaves() -> None:
+    with installed() as (app, suite):
+
+        @app.websocket("/room")
+        async def room(websocket: WebSocket, operation: CurrentOperation) -> None:
+            await websocket.accept()
+            await websocket.send_text(operation.id)
+            await anyio.sleep_forever()
+
+        with TestClient(app).websocket_connect("/room") as websocket:
+            operation_id = websocket.receive_text()
+            websocket.close(1001)
+        ended = suite.registry.wait_for(operation_id, 10)
+        assert ended is not None
+        assert (ended.status, ended.reason, ended.origin) == ("cancelled", "disconnect", "client")
+
+
+def test_a_websocket_whose_job_finds_no_room_is_told_to_try_again() -> None:
+    with installed(job_workers=1, job_queue_limit=0) as (app, suite):
+        release = threading.Event()
+
+        @app.websocket("/start")
+        async def start(websocket: WebSocket, jobs: CurrentJobs) -> None:
+            await websocket.accept()
+            for _ in range(2):
+                jobs.submit(release.wait, 10)
+
+        with TestClient(app).websocket_connect("/start") as websocket, pytest.raises(WebSocketDisconnect) as raised:
+            websocket.receive_text()
+        release.set()
+        assert raised.value.code == 1013
+        suite.jobs.close(10)
 
 
 # --- who is asking

@@ -1,0 +1,272 @@
+"""A request's operation around an ASGI application (ASGI 3): it ends with the last message of the response.
+
+The application runs in its caller's task. Parameters are named as the specification names them: daphne calls by keyword.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from ..errors import OperationCancelled, QueueFull
+from ..http_api import Settings, cancelled_response, queue_full_response, websocket_close_code
+from ..models import CancelationReason
+from .application import WebApplication
+from .asgi_client import AsgiClient, Message, Receive, Scope, Send, is_last_message
+from .request_scope import CLIENT_KEY, RequestOperation
+from .wsgi import OPERATION_KEY
+
+if TYPE_CHECKING:
+    from ..http_api import EndpointResponse
+    from ..jobs import JobRunner
+    from ..registry import ThreadSafeRegistry
+    from ..store import OperationStore
+
+__all__ = ["AsgiResponse", "CancelableAsgi", "is_operation", "run_asgi", "send_response", "watching_client"]
+
+AsgiApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Answer = Callable[[OperationCancelled, Send], Awaitable[bool]]
+"""Sends what the client is to hear of a cancel, where nothing was sent yet; False when that is left to us."""
+
+
+class CancelableAsgi:
+    """Any ASGI application, with every request and every WebSocket as an operation that follows its client.
+
+    Args:
+        application: What to call.
+        route: Says the template of the route that a request took, by its scope, for the operation's name; asked late.
+        registry: Where the operations are listed; by default the process's store.
+        request_timeout_seconds: How long a request may take until its response starts.
+        cancel_on_disconnect: As the setting of this name, but ``all`` by default: here no route can ask for it.
+        response_header: As the setting of this name.
+        cancelled_status: As the setting of this name.
+
+    A cancel interrupts the application where it waits. If nothing was sent yet, the client is told why; a response under way is
+    cut, a WebSocket is closed. The application finds its operation by ``current_operation()``, or in the scope under
+    `OPERATION_KEY`. Its lifespan passes through.
+
+    Attributes:
+        registry: The operations.
+        jobs: Runs jobs, which outlive the request that submits them.
+    """
+
+    def __init__(
+        self,
+        application: AsgiApplication,
+        *,
+        route: Callable[[Scope], str | None] | None = None,
+        registry: ThreadSafeRegistry | OperationStore | None = None,
+        request_timeout_seconds: float | None = None,
+        cancel_on_disconnect: Literal["scoped", "all", "never"] = "all",
+        response_header: Literal["scoped", "all", "never"] = "scoped",
+        cancelled_status: int = 499,
+    ) -> None:
+        self._called = application
+        self._route = route
+        self._application = WebApplication(
+            Settings(
+                registry=registry,
+                request_timeout_seconds=request_timeout_seconds,
+                cancel_on_disconnect=cancel_on_disconnect,
+                response_header=response_header,
+                cancelled_status=cancelled_status,
+            )
+        )
+        self.registry: ThreadSafeRegistry = self._application.registry
+        self.jobs: JobRunner = self._application.jobs
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not is_operation(scope):
+            await self._called(scope, receive, send)
+            return
+        route = self._route
+        await run_asgi(
+            self._called, scope, receive, send, self._application, route=lambda: None if route is None else route(scope)
+        )
+
+
+def is_operation(scope: Scope) -> bool:
+    """Whether a scope is a request or a WebSocket that no layer around has made an operation yet."""
+    return scope["type"] in ("http", "websocket") and OPERATION_KEY not in scope
+
+
+async def run_asgi(
+    application: AsgiApplication,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    web: WebApplication,
+    *,
+    route: Callable[[], str | None],
+    answer: Answer | None = None,
+    departures: tuple[type[Exception], ...] = (),
+) -> None:
+    """Call an application inside an operation of its own, which is found in the scope under `OPERATION_KEY`.
+
+    Args:
+        web: Whose settings count, and where the operation is listed.
+        route: See `RequestOperation`.
+        answer: Answers a cancel in the framework's own way.
+        departures: The exceptions by which the framework says that the client has gone.
+
+    Raises:
+        OperationCancelled: One that is not this request's; and this request's where the server would go on waiting for the rest
+            of a response.
+        Exception: What the application raised, as it raised it.
+    """
+    is_websocket = scope["type"] == "websocket"
+    client = scope.get(CLIENT_KEY)
+    if not isinstance(client, AsgiClient):
+        client = scope[CLIENT_KEY] = AsgiClient(receive, is_websocket=is_websocket)
+        receive = client.receive
+    operation = web.new_request(
+        "WEBSOCKET" if is_websocket else scope["method"],
+        route,
+        native=scope,
+        client=client,
+        outside_reason=CancelationReason.DISCONNECT,  # servers cancel around an application for little else
+    )
+    scope[OPERATION_KEY] = operation
+    response = AsgiResponse(send, operation, client, web.settings.response_header)
+    try:
+        async with operation:
+            await _call(application, scope, receive, response, departures)
+    except OperationCancelled as error:
+        if error.operation_id != operation.id:
+            raise
+        if is_websocket:
+            await response.close_websocket(websocket_close_code(error))
+        elif not response.has_started:
+            if answer is None or not await answer(error, response.send):
+                await send_response(cancelled_response(error, web.settings), send)
+        elif not (response.is_complete or client.has_gone) and _waits_for_the_rest(scope):
+            raise
+    except QueueFull as error:
+        if response.has_started:
+            raise
+        if is_websocket:
+            await response.close_websocket(websocket_close_code(error))
+        else:
+            await send_response(queue_full_response(error), send)
+    finally:
+        client.close()
+
+
+async def _call(
+    application: AsgiApplication,
+    scope: Scope,
+    receive: Receive,
+    response: AsgiResponse,
+    departures: tuple[type[Exception], ...],
+) -> None:
+    try:
+        await application(scope, receive, response.send)
+    except departures:
+        response.client_has_gone()
+        raise
+    if scope["type"] == "http" and response.has_started and not response.is_complete:
+        response.client_has_gone()  # Starlette leaves a stream without a word then
+
+
+def _waits_for_the_rest(scope: Scope) -> bool:
+    """Whether the server leaves its client waiting when an application returns in the middle of a response.
+
+    daphne does; it alone names no version of the HTTP specification. An error makes it close the connection.
+    """
+    return "spec_version" not in scope.get("asgi", {})
+
+
+async def send_response(response: EndpointResponse, send: Send) -> None:
+    """Send one of our own responses as it stands."""
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+class AsgiResponse:
+    """Passes the application's messages on, adds our headers to the first, and ends the operation after the last."""
+
+    __slots__ = ("_says_cancelled", "_send", "_which", "client", "has_started", "is_complete", "operation")
+
+    def __init__(self, send: Send, operation: RequestOperation, client: AsgiClient, which: str) -> None:
+        self._send = send
+        self._which = which
+        self._says_cancelled = False
+        self.operation = operation
+        self.client = client
+        self.has_started = False
+        self.is_complete = False
+
+    async def send(self, message: Message) -> None:
+        """Send one message of the application's."""
+        is_start = message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start")
+        if is_start:
+            message = self._start(message)
+        is_last = is_last_message(message)
+        self.is_complete = self.is_complete or is_last  # before it goes: from then on nobody leaves too early
+        self.client.sending(is_last=is_last)
+        if self._says_cancelled:
+            with anyio.CancelScope(shield=True):  # the answer to a cancel is not part of what was cancelled
+                await self._send(message)
+        else:
+            try:
+                await self._send(message)
+            except BaseException:
+                if is_start:
+                    self.has_started = False  # interrupted before it went: there is an answer to give
+                raise
+        self.client.sent(is_last=is_last)
+        # a cancel that came before the last byte may still interrupt what is left: then the block's end decides
+        if self.is_complete and (self._says_cancelled or not self.operation.token.is_cancelled):
+            self.operation.end()
+
+    def client_has_gone(self) -> None:
+        """Nobody is there for the rest of the response."""
+        self.operation.end(GeneratorExit())
+
+    async def close_websocket(self, code: int) -> None:
+        """Close it from our side, unless it is closed."""
+        if not (self.is_complete or self.client.has_gone):
+            with anyio.CancelScope(shield=True):
+                await self._send({"type": "websocket.close", "code": code})
+
+    def _start(self, message: Message) -> Message:
+        self.has_started = True
+        handled = sys.exception()  # exception handlers answer while the framework still handles what they were called for
+        if handled is not None and not self.operation.is_over and self.operation.cancelation_in(handled):
+            self._says_cancelled = True
+            self.operation.failed_with(handled)
+        self.operation.response_started()
+        headers = [*message.get("headers", ())]  # ours, not the application's own object
+        present = {bytes(name).decode("latin-1").lower() for name, _ in headers}
+        status: int = message.get("status", 101)
+        for name, value in self.operation.response_headers(self._which, status, present):
+            headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+        return {**message, "headers": headers}
+
+
+def watching_client(application: AsgiApplication) -> AsgiApplication:
+    """An application whose requests leave their `ClientWatch` in the scope, under `CLIENT_KEY`, for what runs inside."""
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or CLIENT_KEY in scope:
+            await application(scope, receive, send)
+            return
+        client = scope[CLIENT_KEY] = AsgiClient(receive, is_websocket=scope["type"] == "websocket")
+
+        async def send_and_tell(message: Message) -> None:
+            is_last = is_last_message(message)
+            client.sending(is_last=is_last)
+            await send(message)
+            client.sent(is_last=is_last)
+
+        try:
+            await application(scope, client.receive, send_and_tell)
+        finally:
+            client.close()
+
+    return watched
