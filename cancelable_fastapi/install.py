@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any, Unpack
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.middleware import Middleware
@@ -69,7 +69,8 @@ def install(app: FastAPI, *, prefix: str = _USUAL_PREFIX, **settings: Unpack[Set
     # innermost, where add_middleware would make it the outermost: what others add to responses is added to ours too
     app.user_middleware.append(Middleware(CancelableMiddleware, application=application, resolver=resolver))
     app.include_router(make_router(application, resolver), prefix=application.settings.url_prefix)
-    app.exception_handlers.setdefault(QueueFull, _answer_queue_full)  # the application's own comes first
+    answer: Any = _answer_queue_full  # a WebSocket's handler returns no response; Starlette's types know requests only
+    app.exception_handlers.setdefault(QueueFull, answer)  # the application's own comes first
     suite = CancelableSuite(application.settings, application.registry, application.jobs)
     app.state.cancelable = suite
     return suite

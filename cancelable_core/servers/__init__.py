@@ -1,7 +1,7 @@
 """A request as an operation, and what servers can tell about it. No framework is known here."""
 
 from .application import WebApplication
-from .asgi import CancelableAsgi, is_operation, run_asgi, watching_client
+from .asgi import CancelableAsgi, find_owner_soon, is_operation, run_asgi, watching_client
 from .asgi_client import AsgiClient
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
 from .view_options import ViewOptions, cancelable_view, view_options
@@ -21,6 +21,7 @@ __all__ = [
     "WsgiClient",
     "cancelable_view",
     "current_request",
+    "find_owner_soon",
     "has_operation",
     "is_operation",
     "iterate_wsgi_body",

@@ -5,6 +5,7 @@ The application runs in its caller's task. Parameters are named as the specifica
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,8 @@ import anyio
 from ..errors import OperationCancelled, QueueFull
 from ..http_api import Settings, cancelled_response, queue_full_response, websocket_close_code
 from ..models import CancelationReason
+from ..operation import detached_context
+from ..wakeup import running_port
 from .application import WebApplication
 from .asgi_client import AsgiClient, Message, Receive, Scope, Send, is_last_message
 from .request_scope import CLIENT_KEY, RequestOperation
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
     from ..registry import ThreadSafeRegistry
     from ..store import OperationStore
 
-__all__ = ["AsgiResponse", "CancelableAsgi", "is_operation", "run_asgi", "send_response", "watching_client"]
+__all__ = ["AsgiResponse", "CancelableAsgi", "find_owner_soon", "is_operation", "run_asgi", "send_response", "watching_client"]
+
+logger = logging.getLogger("cancelable_core")
 
 AsgiApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -170,6 +175,23 @@ async def _call(
         raise
     if scope["type"] == "http" and response.has_started and not response.is_complete:
         response.client_has_gone()  # Starlette leaves a stream without a word then
+
+
+def find_owner_soon(operation: RequestOperation, find_owner: Callable[[], Awaitable[str | None]]) -> object:
+    """Give a request its owner as soon as the loop has found him out, while its endpoint runs. Keep what is returned till then.
+
+    For frameworks that find a route in plain code, where nothing can be awaited.
+    """
+    port = running_port()
+    assert port is not None
+
+    async def find() -> None:
+        try:
+            operation.owner = await find_owner()
+        except Exception:  # a refusal is no error; this is, and nobody is above who could answer it
+            logger.exception("the owner of %a (%s) could not be found out: it has none", operation.name, operation.id)
+
+    return port.spawn(find, detached_context(), ended=lambda: None)
 
 
 def _waits_for_the_rest(scope: Scope) -> bool:
