@@ -11,5 +11,6 @@ from cancelable_core.servers import cancelable_view
 require("django", extra="django")
 
 from . import jobs  # noqa: E402
+from .marking import cancelable_view  # noqa: E402
 
 __all__ = ["Cancelable", "OperationCancelled", "cancelable", "cancelable_view", "current_operation", "jobs"]

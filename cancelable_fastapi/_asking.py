@@ -6,9 +6,11 @@ import sys
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 from cancelable_core.http_api import Principal, Settings, as_principal
 
@@ -26,14 +28,15 @@ class PrincipalResolver:
 
     def __init__(self, settings: Settings, app: FastAPI) -> None:
         self._staff = settings.staff
-        self._route: APIRoute | None = None
+        self._ask: ASGIApp | None = None
         if settings.principal is not None:
             # the application's dependency_overrides apply here too
-            self._route = APIRoute("/", _endpoint_for(settings.principal), dependency_overrides_provider=app)
+            route = APIRoute("/", _endpoint_for(settings.principal), dependency_overrides_provider=app)
+            self._ask = AsyncExitStackMiddleware(route.app)  # what dependencies leave open is closed with the answer
 
     async def resolve(self, connection: HTTPConnection) -> Principal:
         """Who sends this request, or opened this WebSocket; nobody where the dependency refuses with 401 or 403."""
-        if self._route is None:
+        if self._ask is None:
             return Principal()
         refusal: list[tuple[int, BaseException | None]] = []
 
@@ -44,7 +47,10 @@ class PrincipalResolver:
 
         # a WebSocket begins as a GET (RFC 6455 §4.1)
         scope = {"method": "GET", **connection.scope, "type": "http", _ANSWER_KEY: None}
-        await self._route.app(scope, _no_body, send)
+        try:
+            await self._ask(scope, _no_body, send)
+        except StarletteHTTPException as error:  # asked outside of the layer that answers for these
+            refusal.append((error.status_code, error))
         for status, error in refusal:
             if status not in _NOBODY_STATUSES:
                 raise error or HTTPException(status)

@@ -4,7 +4,7 @@ from .application import WebApplication
 from .asgi import CancelableAsgi, is_operation, run_asgi, watching_client
 from .asgi_client import AsgiClient
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
-from .view_options import ViewOptions, cancelable_view, view_options
+from .view_options import ViewMark, ViewOptions, cancelable_view, view_options
 from .wsgi import OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
 from .wsgi_client import WsgiClient
 
@@ -16,6 +16,7 @@ __all__ = [
     "CancelableWsgi",
     "ClientWatch",
     "RequestOperation",
+    "ViewMark",
     "ViewOptions",
     "WebApplication",
     "WsgiClient",

@@ -8,7 +8,8 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Literal, Protocol, TypeVar
 
-from ..errors import OperationCancelled
+from ..errors import DuplicateOperation, OperationCancelled
+from ..identifiers import SecretId, new_operation_id
 from ..models import CancelationReason, OperationKind, OperationStatus
 from ..operation import Cancelable
 from ..scopes import TokenScope
@@ -55,6 +56,7 @@ class RequestOperation(Cancelable):
         route: Says the template of the route that was taken, with its mount prefix, or None. Asked late, since routers find
             out late; the path itself never becomes part of a name.
         store: Where it is listed.
+        operation_id: The id that its client chose, in its canonical form; one that is taken gives way to a generated one.
         timeout_seconds: The application's limit for the time until the response starts.
         outside_reason: What it means when the server, or whoever called the application, cancels around it.
         client: Tells when the client has gone, where the server can tell.
@@ -89,13 +91,16 @@ class RequestOperation(Cancelable):
         route: Callable[[], str | None],
         *,
         store: OperationStore,
+        operation_id: SecretId | None = None,
         timeout_seconds: float | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
         client: ClientWatch | None = None,
         cancel_on_disconnect: Literal["scoped", "all", "never"] = "scoped",
         native: object = None,
     ) -> None:
-        super().__init__(owner=None, parent=None, timeout=timeout_seconds, registry=store)
+        if operation_id is not None and store.finished(operation_id) is not None:
+            operation_id = None  # a cancel that was answered for it must not seem to be this one's
+        super().__init__(operation_id=operation_id, owner=None, parent=None, timeout=timeout_seconds, registry=store)
         self._method = method
         self._route: Callable[[], str | None] | None = route
         self._outside = outside_reason
@@ -233,7 +238,11 @@ class RequestOperation(Cancelable):
         self.note_use()
 
     def _open(self, port: Port | None) -> None:
-        super()._open(port)
+        try:
+            super()._open(port)
+        except DuplicateOperation:  # nothing was changed
+            self.id, self._entered = new_operation_id(), False
+            super()._open(port)
         if self._follows_client == "all":
             self._watch_client()
 

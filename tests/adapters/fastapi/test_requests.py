@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from cancelable_core import Cancelable, CancelableError, CancelationReason, OperationCancelled, OperationTimedOut
-from cancelable_core.http_api import AllowAll
+from cancelable_core.http_api import AllowAll, Principal, canonical_operation_id
 from cancelable_core.wakeup import is_native_cancelation
 from cancelable_fastapi import CurrentOperation, current_operation
 
@@ -673,3 +673,33 @@ async def test_cancels_are_answered_through_other_middleware(
         await happens_soon(visit.over)
     assert (exchange.status, exchange.json["type"]) == (499, "urn:cancelable:cancelled")
     await becomes_true_soon(lambda: visit.operation.status == "cancelled")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_client_that_the_principal_refuses_chooses_as_nobody(status: int) -> None:
+    def refuse() -> None:
+        raise HTTPException(status)
+
+    with installed(accept_operation_ids=True, response_header="all", principal=refuse) as (app, _):
+
+        @app.post("/echo")
+        async def echo(request: Request) -> str:
+            return (await request.body()).decode()
+
+        answer = await ask(app, "/echo", "POST", headers={"X-Operation-ID": "c" * 22}, content=b"the body")
+        assert (answer.status_code, answer.json()) == (200, "the body")
+        assert answer.headers["X-Operation-ID"] == canonical_operation_id(Principal(), "c" * 22)
+
+
+async def test_a_failing_principal_fails_the_choice_only_where_it_is_made() -> None:
+    def fail() -> None:
+        raise LookupError("no database")
+
+    with installed(accept_operation_ids=True, principal=fail) as (app, _):
+
+        @app.get("/page")
+        async def page() -> str:
+            return "a page"
+
+        assert (await ask(app, "/page")).status_code == 200
+        assert (await ask(app, "/page", headers={"X-Operation-ID": "c" * 22})).status_code == 500
