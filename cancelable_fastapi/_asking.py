@@ -12,11 +12,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message
 
-from cancelable_core.http_api import Principal, Settings, as_principal
+from cancelable_core.http_api import NOBODY_STATUSES, Principal, Settings, as_principal
 
 __all__ = ["PrincipalResolver"]
-
-_NOBODY_STATUSES = frozenset({401, 403})
 
 
 class PrincipalResolver:
@@ -41,22 +39,25 @@ class PrincipalResolver:
         refusal: list[tuple[int, BaseException | None]] = []
 
         async def send(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
+            if message["type"] == "http.response.start":
                 # the application's handlers answer while what they answer is still being handled
                 refusal.append((message["status"], sys.exception()))
 
         # a WebSocket begins as a GET (RFC 6455 §4.1)
-        scope = {"method": "GET", **connection.scope, "type": "http", _ANSWER_KEY: None}
+        scope = {"method": "GET", **connection.scope, "type": "http", _ANSWER_KEY: _NO_ANSWER}
         try:
             await self._ask(scope, _no_body, send)
         except StarletteHTTPException as error:  # asked outside of the layer that answers for these
             refusal.append((error.status_code, error))
-        for status, error in refusal:
-            if status not in _NOBODY_STATUSES:
-                raise error or HTTPException(status)
-        return Principal() if refusal else as_principal(scope[_ANSWER_KEY], self._staff)
+        if scope[_ANSWER_KEY] is not _NO_ANSWER:
+            return as_principal(scope[_ANSWER_KEY], self._staff)
+        for status, cause in refusal:
+            if status not in NOBODY_STATUSES:
+                raise cause or HTTPException(status)
+        return Principal()
 
 
+_NO_ANSWER = object()
 _ANSWER_KEY = "cancelable.principal"
 
 

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from cancelable_core.http_api import (
     BODY_LIMIT,
+    NOBODY_STATUSES,
     EndpointRequest,
     EndpointResponse,
     Principal,
@@ -73,5 +74,7 @@ def principal_before_request(app: Flask, environ: dict[str, Any], settings: Sett
     try:
         with app.request_context({**environ, "wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"}):
             return asking_principal(settings)
-    except HTTPException:
-        return Principal()
+    except HTTPException as error:
+        if error.code in NOBODY_STATUSES:
+            return Principal()
+        raise

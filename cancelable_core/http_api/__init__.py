@@ -17,6 +17,7 @@ from .payloads import (
     statistics_payload,
 )
 from .policy import (
+    NOBODY_STATUSES,
     Action,
     AllowAll,
     AuthorizationPolicy,
@@ -35,6 +36,7 @@ __all__ = [
     "BODY_LIMIT",
     "CLIENT_ID_HEADER",
     "METADATA_FIELD",
+    "NOBODY_STATUSES",
     "OPERATION_FIELDS",
     "STAFF_FIELDS",
     "STATISTICS_FIELDS",

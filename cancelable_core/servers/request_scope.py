@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Literal, Protocol, TypeVar
 
 from ..errors import DuplicateOperation, OperationCancelled
@@ -27,6 +27,9 @@ R = TypeVar("R")
 
 CLIENT_KEY = "cancelable.client"
 """Where the `ClientWatch` of a request stands in the ASGI scope, for what runs inside: a WSGI application, for instance."""
+
+_KEEPS_IT_PRIVATE = ("private", "no-store", "no-cache")
+"""What a response's ``Cache-Control`` must have (RFC 9111 §5.2.2), if it has one, for the response to name its operation."""
 
 
 class ClientWatch(Protocol):
@@ -255,19 +258,21 @@ class RequestOperation(Cancelable):
         # callbacks on the pool: a slow one must not hold up the thread, or the loop, that watches everybody's clients
         self._request(Verdict(CancelationReason.DISCONNECT, None, "client", time.time()), shared_timer().dispatch)
 
-    def response_headers(self, which: str, status: int, present: Collection[str]) -> tuple[tuple[str, str], ...]:
+    def response_headers(self, which: str, status: int, present: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """What to add to the response, so that the client can name its operation.
 
         Args:
             which: The ``response_header`` setting.
             status: The response's status.
-            present: The names of its headers, lower-cased.
+            present: Its headers, by their names in lower case.
         """
+        caching = present.get("cache-control")
+        # a shared cache must not hand one client's id to another
+        if caching is not None and not any(word in caching.lower() for word in _KEEPS_IT_PRIVATE):
+            return ()
         if which == "never" or (which == "scoped" and not self.is_scoped) or status == 304:
             return ()
-        # a shared cache must not hand one client's id to another
-        private = () if "cache-control" in present else (("Cache-Control", "private"),)
-        return (("X-Operation-ID", self.id), *private)
+        return (("X-Operation-ID", self.id), *([] if caching is not None else [("Cache-Control", "private")]))
 
     @property
     def _outside_reason(self) -> CancelationReason:
