@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message
@@ -24,12 +25,16 @@ class PrincipalResolver:
     calling that route with a request's scope resolves it with all that it depends on.
     """
 
-    def __init__(self, settings: Settings, app: FastAPI) -> None:
+    def __init__(self, settings: Settings, app: Starlette | None) -> None:
         self._staff = settings.staff
         self._ask: ASGIApp | None = None
         if settings.principal is not None:
             # the application's dependency_overrides apply here too
-            route = APIRoute("/", _endpoint_for(settings.principal), dependency_overrides_provider=app)
+            route = APIRoute(
+                "/",
+                _endpoint_for(settings.principal),
+                dependency_overrides_provider=app if hasattr(app, "dependency_overrides") else None,
+            )
             self._ask = AsyncExitStackMiddleware(route.app)  # what dependencies leave open is closed with the answer
 
     async def resolve(self, connection: HTTPConnection) -> Principal:
