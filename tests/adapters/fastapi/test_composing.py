@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
+from cancelable_core import OperationStore
 from cancelable_core.http_api import AllowAll
 from cancelable_fastapi import (
     CancelableMiddleware,
@@ -124,7 +125,7 @@ async def test_plain_starlette(prepared: Prepare) -> None:
         await operation.checkpoint()
         return PlainTextResponse("ran to its end")
 
-    suite = prepared(principal=current_user)
+    suite = prepared(principal=current_user, registry=OperationStore())
     endpoints = FastAPI(openapi_url=None)
     endpoints.include_router(router(suite), prefix="/jobs")
     app = Starlette(
@@ -135,7 +136,7 @@ async def test_plain_starlette(prepared: Prepare) -> None:
     answer = await ask(app, "/cancelled")
     assert (answer.status_code, answer.json()["message"]) == (499, "enough")
     job = suite.jobs.submit(int, owner="alice")
-    job.result(10)
+    await job.wait()
     assert (await ask(app, f"/jobs/{job.id}", headers={"X-User": "alice"})).json()["status"] == "completed"
     assert (await ask(app, f"/jobs/{job.id}", headers={"X-User": "bob"})).status_code == 404
     assert [entry["id"] for entry in (await ask(app, "/jobs/", headers={"X-User": "alice"})).json()["operations"]] == [job.id]
