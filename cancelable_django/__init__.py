@@ -6,7 +6,6 @@ and ``path("jobs/", include("cancelable_django.urls"))`` to the URLs.
 
 from cancelable_core import Cancelable, OperationCancelled, cancelable, current_operation
 from cancelable_core.extras import require
-from cancelable_core.servers import cancelable_view
 
 require("django", extra="django")
 
