@@ -17,6 +17,7 @@ from ._documentation import (
     CancelableRequested,
     CancelableStatistics,
     problems,
+    success,
     takes,
 )
 from ._translate import endpoint_request, native_response
@@ -111,7 +112,7 @@ def router(
 
 
 def _responses(route: _Documented) -> dict[int | str, dict[str, Any]]:
-    responses: dict[int | str, dict[str, Any]] = {route.status: {"model": route.answers}}
+    responses: dict[int | str, dict[str, Any]] = {route.status: success(route.answers)}
     if route.answers is CancelableCancelAnswer:
-        responses[200] = {"model": CancelableCancelAnswer, "description": "It was waited for, and has ended"}
+        responses[200] = success(CancelableCancelAnswer, "It was waited for, and has ended")
     return responses | problems(route.refuses)
