@@ -27,7 +27,7 @@ from cancelable_fastapi import (
     router,
 )
 
-from .helpers import TestClient, ask
+from .helpers import TestClient, ask, names_plain_routes
 
 Prepare = Callable[..., CancelableSuite]
 
@@ -112,6 +112,7 @@ async def test_overridden_dependencies_apply(prepared: Prepare) -> None:
     assert (await ask(app, "/jobs")).status_code == 200
 
 
+@names_plain_routes
 async def test_plain_starlette(prepared: Prepare) -> None:
     async def page(request: Request) -> PlainTextResponse:
         operation = current_operation()

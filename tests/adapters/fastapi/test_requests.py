@@ -25,7 +25,17 @@ from cancelable_core.http_api import AllowAll, Principal, canonical_operation_id
 from cancelable_core.wakeup import is_native_cancelation
 from cancelable_fastapi import CurrentOperation, current_operation
 
-from .helpers import Exchange, Visit, ask, becomes_true_soon, happens_soon, installed, serving
+from .helpers import (
+    Exchange,
+    Visit,
+    ask,
+    becomes_true_soon,
+    happens_soon,
+    installed,
+    names_plain_routes,
+    serving,
+    skip_where_starlette_leaves_generators_open,
+)
 
 # --- cancelled endpoints
 
@@ -409,6 +419,7 @@ async def test_name_has_the_method_asked_for(visit: Visit) -> None:
     assert visit.operation.name == "DELETE /work"
 
 
+@names_plain_routes
 async def test_name_has_the_mount_prefix(visit: Visit) -> None:
     inner, deeper = FastAPI(), APIRouter()
     inner.get("/reports/{year}")(_remember(visit))
@@ -421,6 +432,7 @@ async def test_name_has_the_mount_prefix(visit: Visit) -> None:
     assert visit.operation.name == "GET /office/api/sub/reports/{year}"
 
 
+@names_plain_routes
 async def test_name_of_a_plain_starlette_application_s_route(visit: Visit) -> None:
     def endpoint(request: Request) -> PlainTextResponse:
         with visit.here():
@@ -631,7 +643,10 @@ LAYERS = {
 
 @pytest.mark.parametrize("below", [None, *LAYERS])
 @pytest.mark.parametrize("above", [None, *LAYERS])
-async def test_bodies_arrive_whole_whatever_other_middleware_does(above: str | None, below: str | None) -> None:
+async def test_bodies_arrive_whole_whatever_other_middleware_does(
+    above: str | None, below: str | None, anyio_backend_name: str
+) -> None:
+    skip_where_starlette_leaves_generators_open(anyio_backend_name)
     with installed() as (app, _):
         if above is not None:
             app.user_middleware.insert(0, LAYERS[above])
