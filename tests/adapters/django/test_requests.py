@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.cache import caches
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.test import Client
 from django.urls import include, path, re_path
@@ -518,3 +520,31 @@ def test_sync_view_under_wsgi_runs_in_the_server_s_own_thread(visit: Visit) -> N
     with site(path("work", _remember(visit))):
         start_wsgi("/work")[2]()
     assert visit.thread == threading.get_ident()
+
+
+# --- ATOMIC_REQUESTS
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_cancelled_view_is_rolled_back_where_requests_are_atomic(
+    ask: Ask, visit: Visit, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    submitted: list[str] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        with visit.view() as operation:
+            get_user_model().objects.create(username="written")
+            submitted.append(jobs.submit_on_commit(int, owner=None))
+            if is_cancelled:
+                operation.cancel_sync("enough")
+            operation.check()
+        return HttpResponse("done")
+
+    written = get_user_model().objects.filter(username="written")
+    with site(path("work", view)):
+        answer = ask("/work").result()
+        assert (answer.status, written.exists()) == ((499, False) if is_cancelled else (200, True))
+        job = registry().wait_for(submitted[0], 0 if is_cancelled else 10)
+    assert (job is None) == is_cancelled, "a job of what was rolled back"
+    written.delete()
