@@ -6,10 +6,10 @@ and ``path("jobs/", include("cancelable_django.urls"))`` to the URLs.
 
 from cancelable_core import Cancelable, OperationCancelled, cancelable, current_operation
 from cancelable_core.extras import require
-from cancelable_core.servers import cancelable_view
 
 require("django", extra="django")
 
 from . import jobs  # noqa: E402
+from .marking import cancelable_view  # noqa: E402
 
 __all__ = ["Cancelable", "OperationCancelled", "cancelable", "cancelable_view", "current_operation", "jobs"]

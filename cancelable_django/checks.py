@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -12,11 +12,11 @@ from django.utils.module_loading import import_string
 from cancelable_core import ConfigurationError
 
 from .conf import read_settings
-from .middleware import CancelableMiddleware
 
 __all__ = ["check_configuration"]
 
-MIDDLEWARE = f"{CancelableMiddleware.__module__}.{CancelableMiddleware.__qualname__}"
+MIDDLEWARE = "cancelable_django.middleware.CancelableMiddleware"
+AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 
 def check_configuration(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -26,21 +26,41 @@ def check_configuration(app_configs: Sequence[Any] | None, **kwargs: Any) -> lis
         read_settings()
     except ConfigurationError as error:
         messages.append(Error(str(error), id="cancelable.E001"))
-    if not any(_is_ours(name) for name in settings.MIDDLEWARE):
-        messages.append(
-            Warning(
-                "Requests are no operations: the middleware is missing.",
-                hint=f"Add {MIDDLEWARE!r} to MIDDLEWARE, best as its last entry.",
-                id="cancelable.W001",
+    layers = {name: _load(name) for name in settings.MIDDLEWARE}
+    ours = [place for place, layer in enumerate(layers.values()) if _is_a(layer, MIDDLEWARE)]
+    if not ours:
+        missing = "Requests are no operations: the middleware is missing."
+        hint = f"Add {MIDDLEWARE!r} to MIDDLEWARE, best as its last entry."
+        return [*messages, Warning(missing, hint=hint, id="cancelable.W001")]
+    below = dict(list(layers.items())[ours[-1] + 1 :])
+    return [*messages, *_misplaced(below)]
+
+
+def _misplaced(below: dict[str, Any]) -> Iterator[CheckMessage]:
+    """What is said of the layers between our middleware and the views."""
+    hint = f"Move {MIDDLEWARE!r} down in MIDDLEWARE, best to its end."
+    for name, layer in below.items():
+        if _is_a(layer, AUTHENTICATION):
+            unknown = f"Who owns a request is asked before it is known: {name!r} stands below the middleware."
+            yield Warning(unknown, hint=hint, id="cancelable.W002")
+        elif layer is not None and not getattr(layer, "async_capable", False):
+            text = (
+                f"{name!r} is for sync code only and stands below the middleware, which then is sync too under ASGI:"
+                " async views are not interrupted unless they are marked, and no view hears its client leave unless the"
+                " application is wrapped."
             )
-        )
-    return messages
+            wrapping = f"{hint} Or serve cancelable_django.asgi.wrap(get_asgi_application())."
+            yield Warning(text, hint=wrapping, id="cancelable.W003")
 
 
-def _is_ours(name: str) -> bool:
-    """Whether a layer is our middleware, or a project's own subclass of it."""
+def _load(name: str) -> Any:
     try:
-        layer: object = import_string(name)
+        return import_string(name)
     except ImportError:
-        return False  # Django says so at the first request
-    return isinstance(layer, type) and issubclass(layer, CancelableMiddleware)
+        return None  # Django says so at the first request
+
+
+def _is_a(layer: Any, name: str) -> bool:
+    """Whether a layer is the class of this name, or a project's own subclass; told by names, since not all are installed."""
+    lineage = layer.__mro__ if isinstance(layer, type) else ()
+    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in lineage)

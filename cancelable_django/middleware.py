@@ -7,17 +7,29 @@ from functools import partial
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from cancelable_core import CancelationReason, OperationCancelled, QueueFull
-from cancelable_core.http_api import cancelled_response, queue_full_response
-from cancelable_core.servers import OPERATION_KEY, RequestOperation, WsgiClient, has_operation, iterate_wsgi_body, view_options
+from cancelable_core.http_api import CLIENT_ID_HEADER, EndpointResponse, Principal, cancelled_response, queue_full_response
+from cancelable_core.servers import (
+    CLIENT_KEY,
+    OPERATION_KEY,
+    ClientWatch,
+    RequestOperation,
+    ViewOptions,
+    WsgiClient,
+    has_operation,
+    iterate_wsgi_body,
+    view_options,
+)
 
 from ._routes import is_ours
 from ._translate import aprincipal_of, native_response, principal_of, route_of
 from .conf import get_application
+from .marking import INTERRUPTED_KEY
 
 __all__ = ["CancelableMiddleware"]
 
@@ -26,7 +38,8 @@ class CancelableMiddleware:
     """Put it last in ``MIDDLEWARE``, or at least below everything that is for sync or for async only.
 
     A view finds its operation by ``current_operation()``. Async views are interrupted where they wait; in plain ones
-    ``check``, ``sleep`` and ``iterate`` raise. An async view under WSGI runs on a loop that no hook reaches: it sees its token.
+    ``check``, ``sleep`` and ``iterate`` raise. An async view under WSGI runs on a loop that no hook reaches: it sees its token,
+    and is interrupted if `cancelable_view` marks it.
     """
 
     sync_capable = True
@@ -43,16 +56,12 @@ class CancelableMiddleware:
         if has_operation(request.META) or is_ours(request):
             response: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return response
-        operation = get_application().new_request(
-            request.method or "GET",
-            partial(route_of, request),
-            native=request,
-            client=WsgiClient(request.META) if isinstance(request, WSGIRequest) else None,
-            outside_reason=CancelationReason.DISCONNECT,  # Django cancels a view's task for nothing else
-        )
-        request.META[OPERATION_KEY] = operation
+        application = get_application()
+        client_id = application.client_id(request.headers.get(CLIENT_ID_HEADER))
         if self._is_async:
-            return self._acall(request, operation)
+            return self._acall(request, client_id)
+        asker = None if client_id is None else principal_of(request, application.settings)
+        operation = _new_operation(request, client_id, asker)
         operation.begin()
         try:
             return _follow(operation, request, self._get_response(request))
@@ -60,7 +69,10 @@ class CancelableMiddleware:
             operation.end(error)
             raise
 
-    async def _acall(self, request: HttpRequest, operation: RequestOperation) -> HttpResponseBase:
+    async def _acall(self, request: HttpRequest, client_id: str | None) -> HttpResponseBase:
+        asker = None if client_id is None else await aprincipal_of(request, get_application().settings)
+        operation = _new_operation(request, client_id, asker)
+        request.META[INTERRUPTED_KEY] = True
         operation.begin()
         try:
             try:
@@ -76,7 +88,7 @@ class CancelableMiddleware:
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
         """Give the operation what the view was marked with."""
-        options, operation = view_options(view), _operation_of(request)
+        options, operation = _options_of(view, request), _operation_of(request)
         if options is None or operation is None:
             return
         operation.adopt(options)
@@ -84,7 +96,7 @@ class CancelableMiddleware:
             operation.owner = principal_of(request, get_application().settings).id
 
     async def _aprocess_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
-        options, operation = view_options(view), _operation_of(request)
+        options, operation = _options_of(view, request), _operation_of(request)
         if options is None or operation is None:
             return
         operation.adopt(options)
@@ -94,7 +106,7 @@ class CancelableMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer for a view that its own request's cancel ended, or whose job found no room."""
         if isinstance(exception, QueueFull):
-            return native_response(queue_full_response(exception))
+            return _quiet(queue_full_response(exception))
         operation = _operation_of(request)
         if operation is None:
             return None
@@ -107,20 +119,55 @@ class CancelableMiddleware:
         if own is None:
             return None
         operation.failed_with(own)
-        response = native_response(cancelled_response(own, get_application().settings))
-        vars(response)["_has_been_logged"] = True  # once, by us: no error mail for a cancel
-        return response
+        return _quiet(cancelled_response(own, get_application().settings))
+
+
+def _new_operation(request: HttpRequest, client_id: str | None, asker: Principal | None) -> RequestOperation:
+    operation = get_application().new_request(
+        request.method or "GET",
+        partial(route_of, request),
+        native=request,
+        client=_client_of(request),
+        client_id=client_id,
+        asker=asker,
+        outside_reason=CancelationReason.DISCONNECT,  # Django cancels a view's task for nothing else
+    )
+    request.META[OPERATION_KEY] = operation
+    return operation
+
+
+def _client_of(request: HttpRequest) -> ClientWatch | None:
+    """What tells of the client: the WSGI server, or what `wrap` left in the ASGI scope. Without it, Django does, to async code."""
+    if isinstance(request, WSGIRequest):
+        return WsgiClient(request.META)
+    client: ClientWatch | None = request.scope.get(CLIENT_KEY) if isinstance(request, ASGIRequest) else None
+    return client
 
 
 def _operation_of(request: HttpRequest) -> RequestOperation | None:
     return request.META.get(OPERATION_KEY)
 
 
+def _options_of(view: Any, request: HttpRequest) -> ViewOptions | None:
+    """What a view was marked with. Those of Django REST framework name their class, and a ViewSet's action, their own way."""
+    actions, of_class = getattr(view, "actions", None), getattr(view, "cls", None)
+    methods = cast("dict[str, str]", actions) if isinstance(actions, dict) else {}
+    action = getattr(of_class, methods.get(str(request.method).lower(), ""), None)
+    return view_options(action) or view_options(view) or view_options(of_class)
+
+
+def _quiet(response: EndpointResponse) -> HttpResponseBase:
+    """An answer that the core has logged already. Django logs every 5xx as an error, which it mails to ADMINS."""
+    native = native_response(response)
+    vars(native)["_has_been_logged"] = True
+    return native
+
+
 def _follow(operation: RequestOperation, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """End the operation with the response's last byte, however that comes about."""
     operation.response_started()
     header = get_application().settings.response_header
-    present = {name.lower() for name in response.headers}
+    present = {name.lower(): value for name, value in response.headers.items()}
     for name, value in operation.response_headers(header, response.status_code, present):
         response.headers[name] = value
     if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):

@@ -6,8 +6,9 @@ from cancelable_core.extras import require
 require("fastapi", extra="fastapi")
 
 from .dependencies import CurrentJobs, CurrentOperation, CurrentRegistry  # noqa: E402
-from .install import CancelableSuite, install  # noqa: E402
+from .install import CancelableSuite, install, prepare  # noqa: E402
 from .middleware import CancelableMiddleware  # noqa: E402
+from .router import router  # noqa: E402
 
 __all__ = [
     "Cancelable",
@@ -20,4 +21,6 @@ __all__ = [
     "cancelable",
     "current_operation",
     "install",
+    "prepare",
+    "router",
 ]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
-from cancelable_core.http_api import Principal, Settings, as_principal
+from cancelable_core.http_api import NOBODY_STATUSES, Principal, Settings, as_principal
 
 __all__ = ["PrincipalResolver"]
-
-_NOBODY_STATUSES = frozenset({401, 403})
 
 
 class PrincipalResolver:
@@ -24,33 +25,44 @@ class PrincipalResolver:
     calling that route with a request's scope resolves it with all that it depends on.
     """
 
-    def __init__(self, settings: Settings, app: FastAPI) -> None:
+    def __init__(self, settings: Settings, app: Starlette | None) -> None:
         self._staff = settings.staff
-        self._route: APIRoute | None = None
+        self._ask: ASGIApp | None = None
         if settings.principal is not None:
             # the application's dependency_overrides apply here too
-            self._route = APIRoute("/", _endpoint_for(settings.principal), dependency_overrides_provider=app)
+            route = APIRoute(
+                "/",
+                _endpoint_for(settings.principal),
+                dependency_overrides_provider=app if hasattr(app, "dependency_overrides") else None,
+            )
+            self._ask = AsyncExitStackMiddleware(route.app)  # what dependencies leave open is closed with the answer
 
     async def resolve(self, connection: HTTPConnection) -> Principal:
         """Who sends this request, or opened this WebSocket; nobody where the dependency refuses with 401 or 403."""
-        if self._route is None:
+        if self._ask is None:
             return Principal()
         refusal: list[tuple[int, BaseException | None]] = []
 
         async def send(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
+            if message["type"] == "http.response.start":
                 # the application's handlers answer while what they answer is still being handled
                 refusal.append((message["status"], sys.exception()))
 
         # a WebSocket begins as a GET (RFC 6455 §4.1)
-        scope = {"method": "GET", **connection.scope, "type": "http", _ANSWER_KEY: None}
-        await self._route.app(scope, _no_body, send)
-        for status, error in refusal:
-            if status not in _NOBODY_STATUSES:
-                raise error or HTTPException(status)
-        return Principal() if refusal else as_principal(scope[_ANSWER_KEY], self._staff)
+        scope = {"method": "GET", **connection.scope, "type": "http", _ANSWER_KEY: _NO_ANSWER}
+        try:
+            await self._ask(scope, _no_body, send)
+        except StarletteHTTPException as error:  # asked outside of the layer that answers for these
+            refusal.append((error.status_code, error))
+        if scope[_ANSWER_KEY] is not _NO_ANSWER:
+            return as_principal(scope[_ANSWER_KEY], self._staff)
+        for status, cause in refusal:
+            if status not in NOBODY_STATUSES:
+                raise cause or HTTPException(status)
+        return Principal()
 
 
+_NO_ANSWER = object()
 _ANSWER_KEY = "cancelable.principal"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
 from starlette.types import Scope
@@ -19,19 +19,21 @@ async def endpoint_request(request: Request, path: str, principal: Principal) ->
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    body = await _bounded_body(request)
     return EndpointRequest(
         method=request.method,
         path=path,
         query=query_pairs(request.scope["query_string"]),
         headers=headers,
-        body=await _bounded_body(request),
+        body=body or b"",
+        body_lost=body is None,
         origin=f"{request.url.scheme}://{headers.get('host', '')}",
         principal=principal,
         native=request,
     )
 
 
-async def _bounded_body(request: Request) -> bytes:
+async def _bounded_body(request: Request) -> bytes | None:
     body = b""
     try:
         async with aclosing(request.stream()) as chunks:
@@ -40,7 +42,7 @@ async def _bounded_body(request: Request) -> bytes:
                 if len(body) > BODY_LIMIT:
                     break
     except ClientDisconnect:  # no error worth a traceback, and nothing to act upon: half of what was meant
-        raise HTTPException(400, "the body ended early") from None
+        return None
     return body[: BODY_LIMIT + 1]
 
 

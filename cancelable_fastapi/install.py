@@ -1,11 +1,12 @@
-"""`install`: everything at once, for the usual application."""
+"""`install`: everything at once, for the usual application; `prepare`: the parts, for those who compose them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Unpack
 
 from fastapi import FastAPI, Request, Response, WebSocket
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from cancelable_core import ConfigurationError, JobRunner, QueueFull, ThreadSafeRegistry
@@ -14,15 +15,15 @@ from cancelable_core.servers import WebApplication
 
 from ._asking import PrincipalResolver
 from ._translate import native_response
-from .middleware import CancelableMiddleware
-from .router import make_router
+from .middleware import CancelableMiddleware, Installed
+from .router import router
 
-__all__ = ["CancelableSuite", "install"]
+__all__ = ["CancelableSuite", "install", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
 class CancelableSuite:
-    """What was installed in one application.
+    """What one application has.
 
     Attributes:
         settings: The application's settings.
@@ -33,6 +34,8 @@ class CancelableSuite:
     settings: Settings
     registry: ThreadSafeRegistry
     jobs: JobRunner
+    parts: Installed = field(repr=False)
+    """For `CancelableMiddleware` and `router`."""
 
 
 _USUAL_PREFIX = "/jobs"
@@ -61,19 +64,39 @@ def install(app: FastAPI, *, prefix: str = _USUAL_PREFIX, **settings: Unpack[Set
         raise RuntimeError("cancelable_fastapi is installed in this application already")
     if app.middleware_stack is not None:
         raise RuntimeError("install() must come before the application's first request")
+    suite = prepare(app, prefix=prefix, **settings)
+    # innermost, where add_middleware would make it the outermost: what others add to responses is added to ours too
+    app.user_middleware.append(Middleware(CancelableMiddleware, suite=suite))
+    app.include_router(router(suite), prefix=suite.settings.url_prefix)
+    answer: Any = _answer_queue_full  # a WebSocket's handler returns no response; Starlette's types know requests only
+    app.exception_handlers.setdefault(QueueFull, answer)  # the application's own comes first
+    app.state.cancelable = suite
+    return suite
+
+
+def prepare(
+    app: Starlette | None = None, *, prefix: str = _USUAL_PREFIX, **settings: Unpack[SettingsOptions]
+) -> CancelableSuite:
+    """What `install` installs, for an application that puts the parts in their places itself.
+
+    Args:
+        app: The application whose ``dependency_overrides`` apply to the ``principal`` dependency, if it has any.
+        prefix: The path that the application will have the routes under.
+        settings: See `install`.
+
+    Raises:
+        ConfigurationError: A setting is unknown or cannot work.
+
+    Pass the result on: ``Middleware(CancelableMiddleware, suite=suite)``, last in the list of middleware, and
+    ``include_router(router(suite), prefix="/jobs")``. In plain Starlette, mount a FastAPI application
+    that has the router so, as the last of the routes: ``Mount("/", endpoints)``.
+    """
     if "url_prefix" in settings and prefix != _USUAL_PREFIX:
         raise ConfigurationError("prefix and url_prefix are two names of one setting; give one of them", setting="url_prefix")
     chosen = Settings.from_mapping({"url_prefix": prefix, **settings}, spelled=_spelled)
     application = WebApplication(chosen)
-    resolver = PrincipalResolver(application.settings, app)
-    # innermost, where add_middleware would make it the outermost: what others add to responses is added to ours too
-    app.user_middleware.append(Middleware(CancelableMiddleware, application=application, resolver=resolver))
-    app.include_router(make_router(application, resolver), prefix=application.settings.url_prefix)
-    answer: Any = _answer_queue_full  # a WebSocket's handler returns no response; Starlette's types know requests only
-    app.exception_handlers.setdefault(QueueFull, answer)  # the application's own comes first
-    suite = CancelableSuite(application.settings, application.registry, application.jobs)
-    app.state.cancelable = suite
-    return suite
+    parts = Installed(application, PrincipalResolver(chosen, app))
+    return CancelableSuite(application.settings, application.registry, application.jobs, parts)
 
 
 async def _answer_queue_full(connection: Request | WebSocket, error: Exception) -> Response | None:

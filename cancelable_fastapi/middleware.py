@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
@@ -15,6 +15,9 @@ from cancelable_core.servers import WebApplication, is_operation, run_asgi
 
 from ._asking import PrincipalResolver
 from ._translate import path_in_app, route_of
+
+if TYPE_CHECKING:
+    from .install import CancelableSuite
 
 __all__ = ["INSTALLED_KEY", "CancelableMiddleware", "Installed"]
 
@@ -33,6 +36,10 @@ class Installed:
 class CancelableMiddleware:
     """Opens an operation around every HTTP request and every WebSocket, but those to our own endpoints.
 
+    Args:
+        app: What lies inside. Nothing but the application's own router should: others add their headers to our answers then.
+        suite: What `prepare` made.
+
     A cancel interrupts the request where it waits. If nothing was sent yet, the client gets the answer that says why: the
     application's exception handler for `OperationCancelled` has the first word. A WebSocket is closed, with 1001 at shutdown
     and else with 1011. A response under way is cut; only a ``BaseHTTPMiddleware`` (or ``@app.middleware("http")``) around us
@@ -41,12 +48,12 @@ class CancelableMiddleware:
     The operation ends with the last byte of the response. What comes after it, such as background tasks, is not part of it.
     """
 
-    # ASGI servers may call with keywords: the parameters' names are part of the protocol
-    def __init__(self, app: ASGIApp, *, application: WebApplication, resolver: PrincipalResolver) -> None:
+    def __init__(self, app: ASGIApp, *, suite: CancelableSuite) -> None:
         self._app = app
-        self._application = application
-        self._installed = Installed(application, resolver)
+        self._installed = suite.parts
+        self._application = suite.parts.application
 
+    # ASGI servers may call with keywords: the parameters' names are part of the protocol
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[INSTALLED_KEY] = self._installed  # a mounted application's own, where it has one
         if not is_operation(scope) or self._application.serves(path_in_app(scope)):

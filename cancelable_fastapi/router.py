@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request, Response, params
 from pydantic import BaseModel
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.types import Lifespan
 
-from cancelable_core.servers import WebApplication
-
-from ._asking import PrincipalResolver
 from ._documentation import (
     CancelableCancelAnswer,
     CancelableOperation,
@@ -19,11 +17,15 @@ from ._documentation import (
     CancelableRequested,
     CancelableStatistics,
     problems,
+    success,
     takes,
 )
 from ._translate import endpoint_request, native_response
 
-__all__ = ["make_router"]
+if TYPE_CHECKING:
+    from .install import CancelableSuite
+
+__all__ = ["router"]
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
@@ -68,9 +70,18 @@ _ROUTES = (
 )
 
 
-def make_router(application: WebApplication, resolver: PrincipalResolver) -> APIRouter:
-    """The routes of one application, to be included under its prefix."""
-    router = APIRouter(tags=["operations"])
+def router(
+    suite: CancelableSuite, *, dependencies: Sequence[params.Depends] = (), lifespan: Lifespan[Any] | None = None
+) -> APIRouter:
+    """The routes of one application, to be included under its prefix.
+
+    Args:
+        suite: What `prepare` made.
+        dependencies: Asked before each of them, as by ``APIRouter``; those that raise guard the routes.
+        lifespan: Merged into the application's by ``include_router``.
+    """
+    application, resolver = suite.parts.application, suite.parts.resolver
+    router = APIRouter(tags=["operations"], dependencies=dependencies, lifespan=lifespan)
 
     def answer(template: str) -> Callable[[Request], Awaitable[Response]]:
         below = template.replace(":cancelable}", "}")
@@ -101,7 +112,7 @@ def make_router(application: WebApplication, resolver: PrincipalResolver) -> API
 
 
 def _responses(route: _Documented) -> dict[int | str, dict[str, Any]]:
-    responses: dict[int | str, dict[str, Any]] = {route.status: {"model": route.answers}}
+    responses: dict[int | str, dict[str, Any]] = {route.status: success(route.answers)}
     if route.answers is CancelableCancelAnswer:
-        responses[200] = {"model": CancelableCancelAnswer, "description": "It was waited for, and has ended"}
+        responses[200] = success(CancelableCancelAnswer, "It was waited for, and has ended")
     return responses | problems(route.refuses)

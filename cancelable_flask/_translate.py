@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from io import BytesIO
+from typing import Any
 from urllib.parse import urlencode
 
-from flask import Response, current_app, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from cancelable_core.http_api import (
     BODY_LIMIT,
+    NOBODY_STATUSES,
     EndpointRequest,
     EndpointResponse,
     Principal,
@@ -18,7 +21,7 @@ from cancelable_core.http_api import (
     query_pairs,
 )
 
-__all__ = ["asking_principal", "endpoint_request", "native_response"]
+__all__ = ["asking_principal", "endpoint_request", "native_response", "principal_before_request"]
 
 
 def endpoint_request(path: str, settings: Settings) -> EndpointRequest:
@@ -61,3 +64,17 @@ def asking_principal(settings: Settings) -> Principal:
     if flask_login is None or not hasattr(current_app, "login_manager"):
         return Principal()
     return as_principal(flask_login.current_user._get_current_object(), settings.staff)
+
+
+def principal_before_request(app: Flask, environ: dict[str, Any], settings: Settings) -> Principal:
+    """Who sends a request that Flask knows nothing of yet; nobody, where that is refused by Flask's own means.
+
+    It is asked without the body, which is the view's to read.
+    """
+    try:
+        with app.request_context({**environ, "wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"}):
+            return asking_principal(settings)
+    except HTTPException as error:
+        if error.code in NOBODY_STATUSES:
+            return Principal()
+        raise

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from flask import Flask
 
@@ -12,8 +13,9 @@ __all__ = ["CancelableFlask", "Extension"]
 class Extension(Protocol):
     """What Flask's extensions have in common."""
 
-    def init_app(self, app: Flask) -> object:
-        """Set the extension up for one application."""
+    @property
+    def init_app(self) -> Callable[..., object]:
+        """Sets the extension up for one application; some take options of their own."""
         ...
 
 
@@ -23,11 +25,15 @@ E = TypeVar("E", bound=Extension)
 class CancelableFlask(Flask):
     """A Flask application that extensions are registered on; otherwise Flask as it is."""
 
-    def register_extension(self, extension: E) -> E:
+    def register_extension(self, extension: E, **options: Any) -> E:
         """Set up any Flask extension for this application, by its ``init_app``.
+
+        Args:
+            extension: The extension.
+            options: Handed on to its ``init_app``, where that takes any.
 
         Returns:
             The extension.
         """
-        extension.init_app(self)
+        extension.init_app(self, **options)
         return extension

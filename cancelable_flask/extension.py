@@ -10,7 +10,7 @@ from typing import Any, Unpack, cast
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
 from cancelable_core import CancelationReason, JobRunner, ThreadSafeRegistry
-from cancelable_core.http_api import Settings, SettingsOptions
+from cancelable_core.http_api import CLIENT_ID_HEADER, Settings, SettingsOptions
 from cancelable_core.servers import (
     OPERATION_KEY,
     RequestOperation,
@@ -22,7 +22,7 @@ from cancelable_core.servers import (
 )
 
 from ._overrides import override_methods
-from ._translate import asking_principal
+from ._translate import asking_principal, principal_before_request
 from .blueprint import make_blueprint
 from .cli import make_commands
 
@@ -30,6 +30,7 @@ __all__ = ["CancelableExtension"]
 
 _ROUTE_KEY = "cancelable.route"
 _CONFIG_PREFIX = "CANCELABLE_"
+_CLIENT_ID_KEY = f"HTTP_{CLIENT_ID_HEADER.upper().replace('-', '_')}"  # as PEP 3333 writes headers
 
 
 class CancelableExtension:
@@ -71,7 +72,7 @@ class CancelableExtension:
         app.register_blueprint(make_blueprint(application))  # first: Flask refuses it when it is too late for all of this
         app.url_value_preprocessor(partial(_take_route, application.settings))
         override_methods(app, application.settings)
-        app.wsgi_app = _Middleware(app.wsgi_app, application)  # type: ignore[method-assign]  # the documented way
+        app.wsgi_app = _Middleware(app, application)  # type: ignore[method-assign]  # the documented way
         app.cli.add_command(make_commands())
         app.extensions["cancelable"] = application
         self._has_several = self._newest is not None
@@ -131,23 +132,27 @@ async def _async_app_context(app: Flask) -> AsyncGenerator[None]:
 class _Middleware:
     """Runs every request as an operation, but those to our own endpoints."""
 
-    def __init__(self, wsgi_app: Callable[..., Iterable[bytes]], application: WebApplication) -> None:
-        self._wsgi_app = wsgi_app
+    def __init__(self, app: Flask, application: WebApplication) -> None:
+        self._app = app
+        self._wsgi_app: Callable[..., Iterable[bytes]] = app.wsgi_app
         self._application = application
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")  # PEP 3333: bytes in disguise
         if has_operation(environ) or self._application.serves(path):
             return self._wsgi_app(environ, start_response)
+        settings = self._application.settings
+        client_id = self._application.client_id(environ.get(_CLIENT_ID_KEY))
         operation = self._application.new_request(
             environ["REQUEST_METHOD"],
             lambda: environ.get(_ROUTE_KEY),
             native=environ,
             client=WsgiClient(environ),
+            client_id=client_id,
+            asker=None if client_id is None else principal_before_request(self._app, environ, settings),
             outside_reason=CancelationReason.DISCONNECT,
         )
-        header = self._application.settings.response_header
-        return run_wsgi(self._wsgi_app, environ, start_response, operation, response_header=header)
+        return run_wsgi(self._wsgi_app, environ, start_response, operation, response_header=settings.response_header)
 
 
 def _take_route(settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:

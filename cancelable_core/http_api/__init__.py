@@ -4,7 +4,7 @@ An adapter makes an `EndpointRequest` of its framework's request, hands it to `H
 the `EndpointResponse` as it is.
 """
 
-from .client_ids import CLIENT_ID_HEADER, canonical_operation_id
+from .client_ids import CLIENT_ID_HEADER, canonical_operation_id, is_client_id
 from .endpoints import HttpApi
 from .exchange import BODY_LIMIT, EndpointRequest, EndpointResponse, Wait
 from .parsing import query_pairs
@@ -17,6 +17,7 @@ from .payloads import (
     statistics_payload,
 )
 from .policy import (
+    NOBODY_STATUSES,
     Action,
     AllowAll,
     AuthorizationPolicy,
@@ -35,6 +36,7 @@ __all__ = [
     "BODY_LIMIT",
     "CLIENT_ID_HEADER",
     "METADATA_FIELD",
+    "NOBODY_STATUSES",
     "OPERATION_FIELDS",
     "STAFF_FIELDS",
     "STATISTICS_FIELDS",
@@ -57,6 +59,7 @@ __all__ = [
     "cancelled_response",
     "canonical_operation_id",
     "comes_from_same_origin",
+    "is_client_id",
     "match_route",
     "operation_payload",
     "problem_response",

@@ -35,7 +35,6 @@ class Access:
 
     registry: ThreadSafeRegistry
     settings: Settings
-    resolves_client_ids: bool
 
     def require(self, principal: Principal, action: Action) -> Decision:
         """Decide about an action on many operations.
@@ -72,7 +71,7 @@ class Access:
 
     def _candidates(self, principal: Principal, operation_id: str) -> Iterator[str]:
         yield operation_id
-        chosen = canonical_operation_id(principal, operation_id) if self.resolves_client_ids else None
+        chosen = canonical_operation_id(principal, operation_id) if self.settings.accept_operation_ids else None
         if chosen is not None:
             yield chosen
 

@@ -37,20 +37,16 @@ class HttpApi:
         settings: What the application chose.
         default_max_waiting: How many may wait at once where ``max_waiting`` is not set: 4 where a wait holds a thread of
             the server, 100 where it holds a task.
-        resolves_client_ids: Whether requests may run under ids that their clients chose, so that the routes find them by
-            these too; see `canonical_operation_id`.
 
     Concurrency:
         One object serves all threads and event loops of a process.
     """
 
-    def __init__(
-        self, registry: ThreadSafeRegistry, settings: Settings, *, default_max_waiting: int, resolves_client_ids: bool = False
-    ) -> None:
+    def __init__(self, registry: ThreadSafeRegistry, settings: Settings, *, default_max_waiting: int) -> None:
         self._registry = registry
         self._async_registry = OperationRegistry(registry.transport)
         self._settings = settings
-        self._access = Access(registry, settings, resolves_client_ids)
+        self._access = Access(registry, settings)
         places = default_max_waiting if settings.max_waiting is None else settings.max_waiting
         self._room = WaitingRoom(places)
         self._stopping = CancelationToken()

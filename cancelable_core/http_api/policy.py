@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..models import OperationContext
 
 __all__ = [
+    "NOBODY_STATUSES",
     "Action",
     "AllowAll",
     "AuthorizationPolicy",
@@ -20,6 +21,9 @@ __all__ = [
     "StaffOnly",
     "as_principal",
 ]
+
+NOBODY_STATUSES = frozenset({401, 403})
+"""Where a ``principal`` callable refuses by the framework's own means with one of these, nobody is asking."""
 
 _NOBODY = frozenset({"", "None"})
 """Ids that come from a missing user put into text; they own nothing."""

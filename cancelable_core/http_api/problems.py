@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
@@ -27,6 +28,8 @@ __all__ = [
     "queue_full_response",
     "websocket_close_code",
 ]
+
+logger = logging.getLogger("cancelable_core")
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -139,7 +142,8 @@ def cancelled_response(error: OperationCancelled, settings: Settings) -> Endpoin
 
 
 def queue_full_response(error: QueueFull) -> EndpointResponse:
-    """The answer to a request whose job found no room: 503 with ``Retry-After``."""
+    """The answer to a request whose job found no room: 503 with ``Retry-After``; logged here, once."""
+    logger.warning("a job was refused: %s", error)
     limit = "" if error.limit is None else f" All {error.limit} places are taken."
     detail = f"The job was not accepted; try again.{limit}"
     return problem_response(ProblemCode.QUEUE_FULL, detail, headers=(_retry_after(),))

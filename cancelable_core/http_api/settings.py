@@ -26,7 +26,6 @@ _NOT_YET = frozenset(
         "registry_url",
         "registry_namespace",
         "lease_seconds",
-        "accept_operation_ids",
         "drain_seconds",
         "shutdown_hook",
     }
@@ -82,6 +81,9 @@ class Settings:
         default="scoped", metadata=_checked(checks.one_of("scoped", "all", "never"))
     )
     """Which responses name their operation in ``X-Operation-ID``: those whose route asked for it, all, or none."""
+
+    accept_operation_ids: bool = field(default=False, metadata=_checked(checks.flag))
+    """Whether clients may choose their request's id, by sending ``X-Operation-ID``; each asker has a namespace of his own."""
 
     trusted_origins: tuple[str, ...] = field(default=(), metadata=_checked(checks.origins))
     """Other origins whose pages may cancel, such as ``https://app.example.com``; exact, without wildcards."""
@@ -151,6 +153,7 @@ class SettingsOptions(TypedDict, total=False):
     request_timeout_seconds: float | timedelta | None
     cancel_on_disconnect: Literal["scoped", "all", "never"]
     response_header: Literal["scoped", "all", "never"]
+    accept_operation_ids: bool
     trusted_origins: Collection[str]
     cancelled_status: int
     max_wait_seconds: float | timedelta

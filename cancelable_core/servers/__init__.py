@@ -1,21 +1,23 @@
 """A request as an operation, and what servers can tell about it. No framework is known here."""
 
 from .application import WebApplication
-from .asgi import CancelableAsgi, find_owner_soon, is_operation, run_asgi, watching_client
+from .asgi import AsgiApplication, CancelableAsgi, find_owner_soon, is_operation, run_asgi, watching_client
 from .asgi_client import AsgiClient
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
-from .view_options import ViewOptions, cancelable_view, view_options
+from .view_options import ViewMark, ViewOptions, cancelable_view, view_options
 from .wsgi import OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
 from .wsgi_client import WsgiClient
 
 __all__ = [
     "CLIENT_KEY",
     "OPERATION_KEY",
+    "AsgiApplication",
     "AsgiClient",
     "CancelableAsgi",
     "CancelableWsgi",
     "ClientWatch",
     "RequestOperation",
+    "ViewMark",
     "ViewOptions",
     "WebApplication",
     "WsgiClient",

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
-from ..http_api import HttpApi, Settings, registry_of
+from ..http_api import HttpApi, Principal, Settings, canonical_operation_id, is_client_id, registry_of
 from ..jobs import JobRunner
 from ..models import CancelationReason
 from .request_scope import ClientWatch, RequestOperation
@@ -58,20 +58,37 @@ class WebApplication:
             use_running_loop=use_running_loop,
         )
 
+    def client_id(self, header: str | None) -> str | None:
+        """The id that a client chose for its request, from the header named `CLIENT_ID_HEADER`.
+
+        Returns:
+            None where clients may not choose, or where it is none. Only otherwise need anybody find out who is asking.
+        """
+        return header if header is not None and self.settings.accept_operation_ids and is_client_id(header) else None
+
     def new_request(
         self,
         method: str,
         route: Callable[[], str | None],
         *,
         native: object,
+        client_id: str | None = None,
+        asker: Principal | None = None,
         client: ClientWatch | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
     ) -> RequestOperation:
-        """The operation of a request that begins; see `RequestOperation`."""
+        """The operation of a request that begins; see `RequestOperation`.
+
+        Args:
+            client_id: What `client_id` returned.
+            asker: Who chose it.
+        """
+        chosen = None if client_id is None else canonical_operation_id(asker or Principal(), client_id)
         return RequestOperation(
             method,
             route,
             store=self.registry.store,
+            operation_id=chosen,
             timeout_seconds=self.settings.request_timeout_seconds,
             outside_reason=outside_reason,
             client=client,

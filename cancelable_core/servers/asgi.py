@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from ..registry import ThreadSafeRegistry
     from ..store import OperationStore
 
-__all__ = ["AsgiResponse", "CancelableAsgi", "find_owner_soon", "is_operation", "run_asgi", "send_response", "watching_client"]
+__all__ = [
+    "AsgiApplication",
+    "AsgiResponse",
+    "CancelableAsgi",
+    "find_owner_soon",
+    "is_operation",
+    "run_asgi",
+    "send_response",
+    "watching_client",
+]
 
 logger = logging.getLogger("cancelable_core")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Literal, Protocol, TypeVar
 
-from ..errors import OperationCancelled
+from ..errors import DuplicateOperation, OperationCancelled
+from ..identifiers import SecretId, new_operation_id
 from ..models import CancelationReason, OperationKind, OperationStatus
 from ..operation import Cancelable
 from ..scopes import TokenScope
@@ -26,6 +27,9 @@ R = TypeVar("R")
 
 CLIENT_KEY = "cancelable.client"
 """Where the `ClientWatch` of a request stands in the ASGI scope, for what runs inside: a WSGI application, for instance."""
+
+_KEEPS_IT_PRIVATE = ("private", "no-store", "no-cache")
+"""What a response's ``Cache-Control`` must have (RFC 9111 §5.2.2), if it has one, for the response to name its operation."""
 
 
 class ClientWatch(Protocol):
@@ -55,6 +59,7 @@ class RequestOperation(Cancelable):
         route: Says the template of the route that was taken, with its mount prefix, or None. Asked late, since routers find
             out late; the path itself never becomes part of a name.
         store: Where it is listed.
+        operation_id: The id that its client chose, in its canonical form; one that is taken gives way to a generated one.
         timeout_seconds: The application's limit for the time until the response starts.
         outside_reason: What it means when the server, or whoever called the application, cancels around it.
         client: Tells when the client has gone, where the server can tell.
@@ -89,13 +94,16 @@ class RequestOperation(Cancelable):
         route: Callable[[], str | None],
         *,
         store: OperationStore,
+        operation_id: SecretId | None = None,
         timeout_seconds: float | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
         client: ClientWatch | None = None,
         cancel_on_disconnect: Literal["scoped", "all", "never"] = "scoped",
         native: object = None,
     ) -> None:
-        super().__init__(owner=None, parent=None, timeout=timeout_seconds, registry=store)
+        if operation_id is not None and store.finished(operation_id) is not None:
+            operation_id = None  # a cancel that was answered for it must not seem to be this one's
+        super().__init__(operation_id=operation_id, owner=None, parent=None, timeout=timeout_seconds, registry=store)
         self._method = method
         self._route: Callable[[], str | None] | None = route
         self._outside = outside_reason
@@ -233,7 +241,11 @@ class RequestOperation(Cancelable):
         self.note_use()
 
     def _open(self, port: Port | None) -> None:
-        super()._open(port)
+        try:
+            super()._open(port)
+        except DuplicateOperation:  # nothing was changed
+            self.id, self._entered = new_operation_id(), False
+            super()._open(port)
         if self._follows_client == "all":
             self._watch_client()
 
@@ -246,19 +258,21 @@ class RequestOperation(Cancelable):
         # callbacks on the pool: a slow one must not hold up the thread, or the loop, that watches everybody's clients
         self._request(Verdict(CancelationReason.DISCONNECT, None, "client", time.time()), shared_timer().dispatch)
 
-    def response_headers(self, which: str, status: int, present: Collection[str]) -> tuple[tuple[str, str], ...]:
+    def response_headers(self, which: str, status: int, present: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """What to add to the response, so that the client can name its operation.
 
         Args:
             which: The ``response_header`` setting.
             status: The response's status.
-            present: The names of its headers, lower-cased.
+            present: Its headers, by their names in lower case.
         """
+        caching = present.get("cache-control")
+        # a shared cache must not hand one client's id to another
+        if caching is not None and not any(word in caching.lower() for word in _KEEPS_IT_PRIVATE):
+            return ()
         if which == "never" or (which == "scoped" and not self.is_scoped) or status == 304:
             return ()
-        # a shared cache must not hand one client's id to another
-        private = () if "cache-control" in present else (("Cache-Control", "private"),)
-        return (("X-Operation-ID", self.id), *private)
+        return (("X-Operation-ID", self.id), *([] if caching is not None else [("Cache-Control", "private")]))
 
     @property
     def _outside_reason(self) -> CancelationReason:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
 from ..http_api import checks
 
-__all__ = ["AS_APP", "AsApp", "ViewOptions", "cancelable_view", "view_options"]
+__all__ = ["AS_APP", "AsApp", "ViewMark", "ViewOptions", "cancelable_view", "view_options"]
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -38,16 +38,19 @@ class ViewOptions:
     name: str | None = None
 
 
+class ViewMark(TypedDict, total=False):
+    """The keywords of `cancelable_view`, for functions that pass them on."""
+
+    timeout_seconds: float | timedelta | AsApp | None
+    cancel_on_disconnect: bool | AsApp
+    owner: bool
+    name: str | None
+
+
 @overload
 def cancelable_view(view: V, /) -> V: ...
 @overload
-def cancelable_view(
-    *,
-    timeout_seconds: float | timedelta | AsApp | None = ...,
-    cancel_on_disconnect: bool | AsApp = ...,
-    owner: bool = ...,
-    name: str | None = ...,
-) -> Callable[[V], V]: ...
+def cancelable_view(**options: Unpack[ViewMark]) -> Callable[[V], V]: ...
 def cancelable_view(
     view: V | None = None,
     /,

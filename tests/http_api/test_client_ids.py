@@ -46,7 +46,7 @@ def test_an_id_that_reads_like_nobody_is_somebody_elses() -> None:
 
 class TestLookup:
     def world(self, *, accepting: bool = True, owner: str | None = "alice") -> World:
-        world = World(resolves_client_ids=accepting)
+        world = World(accept_operation_ids=accepting)
         world.pending("GET /search", operation_id=canonical_operation_id(ALICE, CHOSEN), owner=owner)
         return world
 

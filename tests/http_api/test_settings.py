@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "request_timeout_seconds": None,
     "cancel_on_disconnect": "scoped",
     "response_header": "scoped",
+    "accept_operation_ids": False,
     "trusted_origins": (),
     "cancelled_status": 499,
     "max_wait_seconds": 30,
@@ -41,7 +42,6 @@ NOT_YET = [
     "registry_url",
     "registry_namespace",
     "lease_seconds",
-    "accept_operation_ids",
     "drain_seconds",
     "shutdown_hook",
 ]
@@ -163,6 +163,7 @@ BAD: list[tuple[str, list[object]]] = [
     ("request_timeout_seconds", [0, -1, math.nan, math.inf, "5", True, timedelta(0)]),
     ("cancel_on_disconnect", ["", "ALL", None, True, ["all"]]),
     ("response_header", ["", "ALL", None, True, ["all"]]),
+    ("accept_operation_ids", [None, 1, "yes", ["alice"]]),
     (
         "trusted_origins",
         [

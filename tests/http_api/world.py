@@ -83,16 +83,11 @@ class Answer:
 class World:
     """A store, its registry, and the HTTP API in front of them."""
 
-    def __init__(self, *, default_max_waiting: int = 4, resolves_client_ids: bool = False, **settings: Any) -> None:
+    def __init__(self, *, default_max_waiting: int = 4, **settings: Any) -> None:
         self.store = OperationStore(history_limit=settings.pop("history_limit", 1000))
         self.registry = ThreadSafeRegistry(self.store)
         self.settings = Settings(**settings)
-        self.api = HttpApi(
-            self.registry,
-            self.settings,
-            default_max_waiting=default_max_waiting,
-            resolves_client_ids=resolves_client_ids,
-        )
+        self.api = HttpApi(self.registry, self.settings, default_max_waiting=default_max_waiting)
 
     def make(self, name: str | None = None, *, kind: OperationKind = OperationKind.OPERATION, **options: Any) -> Cancelable:
         """An operation that nobody knows yet."""

@@ -120,7 +120,8 @@ def ask_async_client(path: str, **headers: str) -> Answer:
 
 
 async def _ask_async_client(path: str, headers: dict[str, str]) -> Answer:
-    return _answer(await AsyncClient(headers=headers, raise_request_exception=False).get(path))
+    # with the request: as an option of the client, Django loses them
+    return _answer(await AsyncClient(raise_request_exception=False).get(path, headers=headers))
 
 
 def ask_asgi(path: str, **headers: str) -> Answer:

@@ -136,6 +136,26 @@ def test_layer_that_cannot_be_imported_is_django_s_to_tell_of() -> None:
         assert check_configuration(None) == []
 
 
+def sync_only_layer(get_response: Any) -> Any:
+    return get_response
+
+
+def test_layers_between_ours_and_the_views_are_warned_of() -> None:
+    others = MIDDLEWARE[:-1]
+    with override_settings(MIDDLEWARE=[MIDDLEWARE[-1], *others, f"{__name__}.{sync_only_layer.__name__}"]):
+        messages = check_configuration(None)
+    assert [message.id for message in messages] == ["cancelable.W002", "cancelable.W003"]
+    assert "AuthenticationMiddleware" in messages[0].msg
+    assert "sync_only_layer" in messages[1].msg
+    assert all("best to its end" in (message.hint or "") for message in messages)
+
+
+def test_layers_for_sync_only_above_ours_and_others_below_are_fine() -> None:
+    layers = [f"{__name__}.{sync_only_layer.__name__}", *MIDDLEWARE, "django.middleware.gzip.GZipMiddleware"]
+    with override_settings(MIDDLEWARE=layers):
+        assert check_configuration(None) == []
+
+
 def test_overridden_settings_hold_as_long_as_they_are_overridden() -> None:
     before = get_application()
     assert get_application() is before

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
+from django.core.cache import caches
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.test import Client
 from django.urls import include, path, re_path
+from django.views.decorators.cache import cache_page
 
-from cancelable_core import Cancelable, CancelationReason, CancelationToken, OperationCancelled
-from cancelable_django import current_operation, jobs
+from cancelable_core import Cancelable, CancelationReason, CancelationToken, OperationCancelled, QueueFull
+from cancelable_django import cancelable_view, current_operation, jobs
 from cancelable_django.conf import registry
 from tests.django_project import MIDDLEWARE
 
@@ -372,6 +376,95 @@ def test_response_header_leaves_caching_to_a_view_that_says_something_about_it()
     assert "x-operation-id" in answer.headers
 
 
+@pytest.mark.parametrize("caching", ["public", "max-age=600", "s-maxage=60, must-revalidate", ""])
+def test_what_is_marked_cacheable_names_no_operation(ask: Ask, caching: str) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(headers={"Cache-Control": caching})
+
+    with site(path("work", view), CANCELABLE={"RESPONSE_HEADER": "all"}):
+        answer = ask("/work").result()
+    assert answer.headers["cache-control"] == caching
+    assert "x-operation-id" not in answer.headers
+
+
+CACHE = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "tests of requests"}}
+CACHE_LAYERS = ["django.middleware.cache.UpdateCacheMiddleware", "django.middleware.cache.FetchFromCacheMiddleware"]
+
+
+@pytest.mark.parametrize("which", ["site", "view", "marked view", "site below ours"])
+def test_no_cached_page_carries_the_id_of_another_request(ask: Ask, which: str) -> None:
+    made: list[str] = []
+
+    def page(request: HttpRequest) -> HttpResponse:
+        operation = current_operation()
+        assert operation is not None
+        made.append(operation.id)
+        return HttpResponse("a page")
+
+    view: Any = cache_page(60)(page) if "view" in which else page
+    view = cancelable_view(view) if which == "marked view" else view
+    layers = {"site": [CACHE_LAYERS[0], *MIDDLEWARE[:-1], CACHE_LAYERS[1], MIDDLEWARE[-1]]}
+    layers["site below ours"] = [MIDDLEWARE[-1], *CACHE_LAYERS]
+    caches["default"].clear()
+    with site(
+        path("work", view), CACHES=CACHE, MIDDLEWARE=layers.get(which, MIDDLEWARE), CANCELABLE={"RESPONSE_HEADER": "all"}
+    ):
+        caches["default"].clear()
+        answers = [ask("/work").result() for _ in range(3)]
+        caches["default"].clear()
+    assert {answer.body for answer in answers} == {b"a page"}
+    named = [answer.headers["x-operation-id"] for answer in answers if "x-operation-id" in answer.headers]
+    assert len(set(named)) == len(named), "one id in two answers"
+    assert not set(named[1:]) & set(made[:1])
+    for answer in answers:
+        assert "x-operation-id" not in answer.headers or "private" in answer.headers["cache-control"]
+
+
+class _Mailer(logging.Handler):
+    """Takes what `AdminEmailHandler` would mail: all that Django logs as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.ERROR)
+        self.subjects: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.subjects.append(record.getMessage())
+
+
+@pytest.fixture
+def mailer() -> Iterator[_Mailer]:
+    handler = _Mailer()
+    logging.getLogger("django").addHandler(handler)
+    yield handler
+    logging.getLogger("django").removeHandler(handler)
+
+
+@pytest.mark.parametrize("reason", [*CancelationReason, None], ids=str)
+def test_no_answer_of_ours_mails_the_admins(ask: Ask, visit: Visit, mailer: _Mailer, reason: CancelationReason | None) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        if reason is None:
+            raise QueueFull("no room", limit=3)
+        with visit.view() as operation:
+            operation.cancel_sync(reason)
+            operation.check()
+        return HttpResponse()
+
+    with site(path("work", view)):
+        assert ask("/work").result().status in (499, 503, 504)
+    assert mailer.subjects == []
+
+
+def test_an_error_of_the_application_does_mail_them(mailer: _Mailer) -> None:
+    """Otherwise the test above could not fail."""
+
+    def view(request: HttpRequest) -> HttpResponse:
+        raise ZeroDivisionError
+
+    with site(path("work", view)):
+        assert ask_client("/work").status == 500
+    assert len(mailer.subjects) == 1
+
+
 def test_pages_that_do_not_use_the_suite_stay_free_of_sessions(ask: Ask) -> None:
     asked: list[HttpRequest] = []
 
@@ -427,3 +520,31 @@ def test_sync_view_under_wsgi_runs_in_the_server_s_own_thread(visit: Visit) -> N
     with site(path("work", _remember(visit))):
         start_wsgi("/work")[2]()
     assert visit.thread == threading.get_ident()
+
+
+# --- ATOMIC_REQUESTS
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_cancelled_view_is_rolled_back_where_requests_are_atomic(
+    ask: Ask, visit: Visit, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    submitted: list[str] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        with visit.view() as operation:
+            get_user_model().objects.create(username="written")
+            submitted.append(jobs.submit_on_commit(int, owner=None))
+            if is_cancelled:
+                operation.cancel_sync("enough")
+            operation.check()
+        return HttpResponse("done")
+
+    written = get_user_model().objects.filter(username="written")
+    with site(path("work", view)):
+        answer = ask("/work").result()
+        assert (answer.status, written.exists()) == ((499, False) if is_cancelled else (200, True))
+        job = registry().wait_for(submitted[0], 0 if is_cancelled else 10)
+    assert (job is None) == is_cancelled, "a job of what was rolled back"
+    written.delete()

@@ -117,7 +117,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_cancel_cancels_nothing() 
         exchange.leave()
         async with serving(app, exchange):
             pass
-        assert (exchange.error, exchange.status) == (None, 400)
+        assert (exchange.error, exchange.status) == (None, 411)
         assert not job.operation.token.is_cancelled
         job.cancel_sync()
         await job.wait()

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from cancelable_core.http_api import METADATA_FIELD, OPERATION_FIELDS, STATISTICS_FIELDS, AllowAll, Route
 from cancelable_fastapi import CurrentJobs, CurrentOperation, CurrentRegistry
+from cancelable_fastapi._documentation import EXAMPLES, CancelableOperation, CancelableStatistics
 
 from .helpers import ask, client_of, installed
 
@@ -184,3 +185,28 @@ async def test_the_pages_that_show_the_document_are_served() -> None:
     with installed() as (app, _):
         for path in ("/docs", "/redoc", "/openapi.json"):
             assert (await ask(app, path)).status_code == 200
+
+
+def test_every_answer_and_body_has_an_example_and_the_examples_are_true(document: dict[str, Any]) -> None:
+    for operation in _operations(document).values():
+        media = [media for response in operation["responses"].values() for media in response.get("content", {}).values()]
+        media += operation.get("requestBody", {}).get("content", {}).values()
+        assert all("example" in each for each in media), operation
+    for model, example in EXAMPLES.items():
+        model.model_validate(example)
+    assert tuple(EXAMPLES[CancelableOperation]) == OPERATION_FIELDS
+    assert tuple(EXAMPLES[CancelableStatistics]) == STATISTICS_FIELDS
+
+
+async def test_the_example_of_a_problem_is_what_is_answered(document: dict[str, Any]) -> None:
+    described = document["paths"]["/jobs/{operation_id}/cancel"]["post"]["responses"]
+    sent: dict[str, Any] = {
+        "400": {"content": b"[]"},
+        "404": {},
+        "415": {"content": b"a", "headers": {"Content-Type": "text/plain"}},
+    }
+    with installed() as (app, _):
+        for status, options in sent.items():
+            options.setdefault("headers", {"Content-Type": "application/json"})
+            answer = await ask(app, "/jobs/ab12/cancel", "POST", **options)
+            assert answer.json() == described[status]["content"]["application/problem+json"]["example"], status

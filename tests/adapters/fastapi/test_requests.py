@@ -21,11 +21,21 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from cancelable_core import Cancelable, CancelableError, CancelationReason, OperationCancelled, OperationTimedOut
-from cancelable_core.http_api import AllowAll
+from cancelable_core.http_api import AllowAll, Principal, canonical_operation_id
 from cancelable_core.wakeup import is_native_cancelation
 from cancelable_fastapi import CurrentOperation, current_operation
 
-from .helpers import Exchange, Visit, ask, becomes_true_soon, happens_soon, installed, serving
+from .helpers import (
+    Exchange,
+    Visit,
+    ask,
+    becomes_true_soon,
+    happens_soon,
+    installed,
+    names_plain_routes,
+    serving,
+    skip_where_starlette_leaves_generators_open,
+)
 
 # --- cancelled endpoints
 
@@ -409,6 +419,7 @@ async def test_name_has_the_method_asked_for(visit: Visit) -> None:
     assert visit.operation.name == "DELETE /work"
 
 
+@names_plain_routes
 async def test_name_has_the_mount_prefix(visit: Visit) -> None:
     inner, deeper = FastAPI(), APIRouter()
     inner.get("/reports/{year}")(_remember(visit))
@@ -421,6 +432,7 @@ async def test_name_has_the_mount_prefix(visit: Visit) -> None:
     assert visit.operation.name == "GET /office/api/sub/reports/{year}"
 
 
+@names_plain_routes
 async def test_name_of_a_plain_starlette_application_s_route(visit: Visit) -> None:
     def endpoint(request: Request) -> PlainTextResponse:
         with visit.here():
@@ -631,7 +643,10 @@ LAYERS = {
 
 @pytest.mark.parametrize("below", [None, *LAYERS])
 @pytest.mark.parametrize("above", [None, *LAYERS])
-async def test_bodies_arrive_whole_whatever_other_middleware_does(above: str | None, below: str | None) -> None:
+async def test_bodies_arrive_whole_whatever_other_middleware_does(
+    above: str | None, below: str | None, anyio_backend_name: str
+) -> None:
+    skip_where_starlette_leaves_generators_open(anyio_backend_name)
     with installed() as (app, _):
         if above is not None:
             app.user_middleware.insert(0, LAYERS[above])
@@ -673,3 +688,33 @@ async def test_cancels_are_answered_through_other_middleware(
         await happens_soon(visit.over)
     assert (exchange.status, exchange.json["type"]) == (499, "urn:cancelable:cancelled")
     await becomes_true_soon(lambda: visit.operation.status == "cancelled")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_client_that_the_principal_refuses_chooses_as_nobody(status: int) -> None:
+    def refuse() -> None:
+        raise HTTPException(status)
+
+    with installed(accept_operation_ids=True, response_header="all", principal=refuse) as (app, _):
+
+        @app.post("/echo")
+        async def echo(request: Request) -> str:
+            return (await request.body()).decode()
+
+        answer = await ask(app, "/echo", "POST", headers={"X-Operation-ID": "c" * 22}, content=b"the body")
+        assert (answer.status_code, answer.json()) == (200, "the body")
+        assert answer.headers["X-Operation-ID"] == canonical_operation_id(Principal(), "c" * 22)
+
+
+async def test_a_failing_principal_fails_the_choice_only_where_it_is_made() -> None:
+    def fail() -> None:
+        raise LookupError("no database")
+
+    with installed(accept_operation_ids=True, principal=fail) as (app, _):
+
+        @app.get("/page")
+        async def page() -> str:
+            return "a page"
+
+        assert (await ask(app, "/page")).status_code == 200
+        assert (await ask(app, "/page", headers={"X-Operation-ID": "c" * 22})).status_code == 500

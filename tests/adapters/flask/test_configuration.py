@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Blueprint, Flask
+from flask_login import LoginManager
 
 from cancelable_core import CancelableError, ThreadSafeRegistry
 from cancelable_core.errors import ConfigurationError
@@ -56,6 +57,25 @@ def test_register_extension_takes_any_extension_and_returns_it() -> None:
     app, extension = CancelableFlask("app"), Anything()
     assert app.register_extension(extension) is extension
     assert extension.app is app
+
+
+def test_register_extension_hands_options_on() -> None:
+    class Theme:
+        colour = "none"
+
+        def init_app(self, app: Flask, *, colour: str) -> None:
+            self.colour = colour
+
+    app = CancelableFlask(__name__)
+    assert app.register_extension(Theme(), colour="blue").colour == "blue"
+    with pytest.raises(TypeError, match="colour"):
+        app.register_extension(Theme())
+
+
+def test_register_extension_takes_flask_login() -> None:
+    app = CancelableFlask(__name__)
+    manager = app.register_extension(LoginManager(), add_context_processor=False)
+    assert vars(app)["login_manager"] is manager
 
 
 def test_flask_itself_is_left_alone() -> None:

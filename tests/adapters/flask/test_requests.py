@@ -23,6 +23,7 @@ from cancelable_core import (
     QueueFull,
     ThreadSafeRegistry,
 )
+from cancelable_core.http_api import Principal, canonical_operation_id
 from cancelable_core.store import OperationStore
 from cancelable_flask import current_operation
 
@@ -445,3 +446,32 @@ def test_view_finds_the_environ_behind_its_operation(visit: Visit) -> None:
     app.test_client().get("/work")
     assert found == [True]
     assert visit.operation.native is None, "what has ended lets go of the request"  # type: ignore[attr-defined]
+
+
+def test_a_client_s_choice_costs_the_view_no_body() -> None:
+    app, _ = make_app(accept_operation_ids=True, response_header="all", principal=lambda request: request.form.get("user"))
+
+    @app.post("/upload")
+    def upload() -> str:
+        return request.get_data(as_text=True)
+
+    headers = {"X-Operation-ID": "c" * 22, "Content-Type": "application/x-www-form-urlencoded"}
+    answer = app.test_client().post("/upload", data="user=alice", headers=headers)
+    assert answer.text == "user=alice"
+    assert answer.headers["X-Operation-ID"] == canonical_operation_id(Principal(), "c" * 22)
+
+
+def test_a_client_that_the_principal_refuses_chooses_as_nobody() -> None:
+    app, _ = make_app(accept_operation_ids=True, response_header="all", principal=lambda request: abort(401))
+    app.add_url_rule("/page", view_func=lambda: "a page")
+    answer = app.test_client().get("/page", headers={"X-Operation-ID": "c" * 22})
+    assert (answer.status_code, answer.text) == (200, "a page")
+    assert answer.headers["X-Operation-ID"] == canonical_operation_id(Principal(), "c" * 22)
+
+
+def test_nobody_is_asked_where_nothing_was_chosen() -> None:
+    asked: list[object] = []
+    app, _ = make_app(accept_operation_ids=True, principal=asked.append)
+    app.add_url_rule("/page", view_func=lambda: "a page")
+    app.test_client().get("/page", headers={"X-Operation-ID": "too short"})
+    assert asked == []

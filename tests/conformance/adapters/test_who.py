@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from urllib.parse import urlencode
 
 import pytest
@@ -86,3 +87,35 @@ def test_names_are_more_than_ascii(client: AdapterClient) -> None:
 def test_metadata_where_the_setting_says_so(client: AdapterClient) -> None:
     client.seed("mine", owner="alice", metadata={"table": "orders", "when": object})
     assert client.get("/jobs/mine", user="alice").json["metadata"] == {"table": "orders", "when": "<class 'object'>"}
+
+
+@pytest.mark.parametrize("user", ["*", "?????", "[a-z]*", "ali*", "%", ".*"])
+@same_everywhere
+def test_a_pattern_in_a_users_name_reaches_nobody_elses(client: AdapterClient, user: str) -> None:
+    foreign = client.seed("hers", owner="alice", name="user_alice_report")
+    client.seed("own", owner=user, name=f"user_{user}_report")
+    assert client.get("/jobs/", user=user).ids == ["own"]
+    assert client.get("/jobs/", user=user, query=urlencode({"owner": user, "name": "user_*"})).ids == ["own"]
+    assert client.get("/jobs/hers", user=user).status == 404
+    for body in ({"all": True}, {"name": "*", "all": True}, {"name": "user_*"}, {"owner": "alice"}, {"owner": "*"}):
+        client.post("/jobs/cancel-all", body, user=user)
+    assert not foreign.token.is_cancelled
+
+
+@pytest.mark.parametrize("user", ["al\x1b[31mice", "a\x85b", "a\u00adb", "\x9b2J"])
+def test_nothing_from_outside_reaches_a_log_unescaped(
+    client: AdapterClient, user: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "cancelable_core")
+    client.seed("mine", owner=user, name="a\x1b[2Jname\n2026 ERROR forged")
+    assert client.post("/jobs/mine/cancel", {"message": "caf\xe9"}, user=user).status == 202
+    assert client.post("/jobs/cancel-all", {"name": "a\x1b\n*"}, user=user).status == 202
+    view = client.open("GET", "/sync/sleep", user=user)
+    gate("view").wait_until_reached()
+    (request,) = client.running_requests()
+    assert client.post(f"/jobs/{request.id}/cancel", {"message": "caf\xe9"}, user=user).status == 202
+    assert view.answer().status == 499
+    client.ended(request.id)
+    said = [record.getMessage() for record in caplog.records if record.name == "cancelable_core"]
+    assert len(said) >= 4
+    assert all(line.isascii() and line.isprintable() for line in said), said

@@ -1,0 +1,3 @@
+"""The management command."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""``manage.py cancelable``."""
+
+__all__: list[str] = []
