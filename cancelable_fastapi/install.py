@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Unpack
+from typing import Any, Unpack
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.applications import Starlette
@@ -68,7 +68,8 @@ def install(app: FastAPI, *, prefix: str = _USUAL_PREFIX, **settings: Unpack[Set
     # innermost, where add_middleware would make it the outermost: what others add to responses is added to ours too
     app.user_middleware.append(Middleware(CancelableMiddleware, suite=suite))
     app.include_router(router(suite), prefix=suite.settings.url_prefix)
-    app.exception_handlers.setdefault(QueueFull, _answer_queue_full)  # the application's own comes first
+    answer: Any = _answer_queue_full  # Starlette's types know of handlers for requests only
+    app.exception_handlers.setdefault(QueueFull, answer)  # the application's own comes first
     app.state.cancelable = suite
     return suite
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -73,6 +74,7 @@ class CancelableMiddleware:
             route=lambda: route_of(scope),
             answer=answer,
             departures=(ClientDisconnect, WebSocketDisconnect),
+            asker=partial(self._installed.resolver.resolve, HTTPConnection(scope)),
         )
 
 
