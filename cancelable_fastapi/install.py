@@ -68,7 +68,7 @@ def install(app: FastAPI, *, prefix: str = _USUAL_PREFIX, **settings: Unpack[Set
     # innermost, where add_middleware would make it the outermost: what others add to responses is added to ours too
     app.user_middleware.append(Middleware(CancelableMiddleware, suite=suite))
     app.include_router(router(suite), prefix=suite.settings.url_prefix)
-    answer: Any = _answer_queue_full  # a WebSocket's handler returns no response; Starlette's types know requests only
+    answer: Any = _answer_queue_full  # Starlette's types know of handlers for requests only
     app.exception_handlers.setdefault(QueueFull, answer)  # the application's own comes first
     app.state.cancelable = suite
     return suite

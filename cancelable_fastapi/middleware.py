@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from cancelable_core import OperationCancelled
-from cancelable_core.servers import WebApplication, is_operation, run_asgi
+from cancelable_core.servers import (
+    OPERATION_KEY,
+    RequestOperation,
+    WebApplication,
+    find_owner_soon,
+    is_operation,
+    run_asgi,
+    view_options,
+)
 
 from ._asking import PrincipalResolver
+from ._routing import RoutedScope
 from ._translate import path_in_app, route_of
 
 if TYPE_CHECKING:
@@ -65,7 +75,7 @@ class CancelableMiddleware:
             return await _handled(error, outer, scope, receive, send)
 
         await run_asgi(
-            self._app,
+            self._inside,
             scope,
             receive,
             send,
@@ -73,7 +83,25 @@ class CancelableMiddleware:
             route=lambda: route_of(scope),
             answer=answer,
             departures=(ClientDisconnect, WebSocketDisconnect),
+            asker=partial(self._installed.resolver.resolve, HTTPConnection(scope)),
         )
+
+    async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation: RequestOperation = scope[OPERATION_KEY]
+        finding: list[object] = []
+
+        def found(endpoint: object) -> None:
+            options = view_options(endpoint)
+            if options is None:
+                return
+            operation.adopt(options)
+            if options.owner:
+                finding.append(find_owner_soon(operation, partial(self._owner, scope)))
+
+        await self._app(RoutedScope(scope, found), receive, send)
+
+    async def _owner(self, scope: Scope) -> str | None:
+        return (await self._installed.resolver.resolve(HTTPConnection(scope))).id
 
 
 async def _handled(error: OperationCancelled, outer: Any, scope: Scope, receive: Receive, send: Send) -> bool:

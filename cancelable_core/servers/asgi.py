@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from ..errors import OperationCancelled, QueueFull
-from ..http_api import Settings, cancelled_response, queue_full_response, websocket_close_code
+from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response, websocket_close_code
 from ..models import CancelationReason
 from ..operation import detached_context
 from ..wakeup import running_port
@@ -23,7 +23,7 @@ from .request_scope import CLIENT_KEY, RequestOperation
 from .wsgi import OPERATION_KEY
 
 if TYPE_CHECKING:
-    from ..http_api import EndpointResponse
+    from ..http_api import EndpointResponse, Principal
     from ..jobs import JobRunner
     from ..registry import ThreadSafeRegistry
     from ..store import OperationStore
@@ -103,6 +103,15 @@ class CancelableAsgi:
         )
 
 
+_CLIENT_ID_NAME = CLIENT_ID_HEADER.lower().encode("ascii")
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    """A header's value; of several there is none."""
+    values = [value for each, value in scope["headers"] if each == name]
+    return bytes(values[0]).decode("latin-1") if len(values) == 1 else None
+
+
 def is_operation(scope: Scope) -> bool:
     """Whether a scope is a request or a WebSocket that no layer around has made an operation yet."""
     return scope["type"] in ("http", "websocket") and OPERATION_KEY not in scope
@@ -118,6 +127,7 @@ async def run_asgi(
     route: Callable[[], str | None],
     answer: Answer | None = None,
     departures: tuple[type[Exception], ...] = (),
+    asker: Callable[[], Awaitable[Principal]] | None = None,
 ) -> None:
     """Call an application inside an operation of its own, which is found in the scope under `OPERATION_KEY`.
 
@@ -126,6 +136,7 @@ async def run_asgi(
         route: See `RequestOperation`.
         answer: Answers a cancel in the framework's own way.
         departures: The exceptions by which the framework says that the client has gone.
+        asker: Finds out who is asking, where that must be known: in whose namespace an id is that the client chose.
 
     Raises:
         OperationCancelled: One that is not this request's; and this request's where the server would go on waiting for the rest
@@ -133,6 +144,8 @@ async def run_asgi(
         Exception: What the application raised, as it raised it.
     """
     is_websocket = scope["type"] == "websocket"
+    client_id = web.client_id(_header(scope, _CLIENT_ID_NAME))
+    chooser = await asker() if client_id is not None and asker is not None else None
     client = scope.get(CLIENT_KEY)
     if not isinstance(client, AsgiClient):
         client = scope[CLIENT_KEY] = AsgiClient(receive, is_websocket=is_websocket)
@@ -142,6 +155,8 @@ async def run_asgi(
         route,
         native=scope,
         client=client,
+        client_id=client_id,
+        asker=chooser,
         outside_reason=CancelationReason.DISCONNECT,  # servers cancel around an application for little else
     )
     scope[OPERATION_KEY] = operation
@@ -273,7 +288,7 @@ class AsgiResponse:
             self.operation.failed_with(handled)
         self.operation.response_started()
         headers = [*message.get("headers", ())]  # ours, not the application's own object
-        present = {bytes(name).decode("latin-1").lower() for name, _ in headers}
+        present = {bytes(name).decode("latin-1").lower(): bytes(value).decode("latin-1") for name, value in headers}
         status: int = message.get("status", 101)
         for name, value in self.operation.response_headers(self._which, status, present):
             headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
