@@ -674,8 +674,10 @@ async def test_bodies_arrive_whole_whatever_other_middleware_does(
 @pytest.mark.parametrize("below", [None, "awaits"])
 @pytest.mark.parametrize("work", ENDPOINTS, ids=_named)
 async def test_cancels_are_answered_through_other_middleware(
-    visit: Visit, work: Callable[..., Any], above: str | None, below: str | None
+    visit: Visit, work: Callable[..., Any], above: str | None, below: str | None, anyio_backend_name: str
 ) -> None:
+    if above is not None or below is not None:
+        skip_where_starlette_leaves_generators_open(anyio_backend_name)
     with installed() as (app, _):
         _add(app, visit, work)
         if above is not None:
