@@ -110,6 +110,10 @@ class QueueFull(CancelableError):
         self.limit = limit
 
 
+class RunnerClosed(QueueFull, RuntimeError):
+    """The job runner was closed, as at the end of its process: another process may take the job."""
+
+
 class ConfigurationError(CancelableError, ValueError):
     """A setting is unknown or has a value that cannot work."""
 

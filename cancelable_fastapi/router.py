@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from cancelable_core.servers import WebApplication
+from cancelable_core.servers import WebApplication, lifespan_of
 
 from ._asking import PrincipalResolver
 from ._documentation import (
@@ -70,7 +71,13 @@ _ROUTES = (
 
 def make_router(application: WebApplication, resolver: PrincipalResolver) -> APIRouter:
     """The routes of one application, to be included under its prefix."""
-    router = APIRouter(tags=["operations"])
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncGenerator[None]:
+        async with lifespan_of(application):
+            yield
+
+    router = APIRouter(tags=["operations"], lifespan=lifespan)
 
     def answer(template: str) -> Callable[[Request], Awaitable[Response]]:
         below = template.replace(":cancelable}", "}")

@@ -4,6 +4,7 @@ from .application import WebApplication
 from .asgi import CancelableAsgi, is_operation, run_asgi, watching_client
 from .asgi_client import AsgiClient
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
+from .shutdown import ShutdownHook, answer_lifespan, install_shutdown_hook, lifespan_of
 from .view_options import ViewOptions, cancelable_view, view_options
 from .wsgi import OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
 from .wsgi_client import WsgiClient
@@ -16,14 +17,18 @@ __all__ = [
     "CancelableWsgi",
     "ClientWatch",
     "RequestOperation",
+    "ShutdownHook",
     "ViewOptions",
     "WebApplication",
     "WsgiClient",
+    "answer_lifespan",
     "cancelable_view",
     "current_request",
     "has_operation",
+    "install_shutdown_hook",
     "is_operation",
     "iterate_wsgi_body",
+    "lifespan_of",
     "run_asgi",
     "run_wsgi",
     "view_options",

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Literal, Protocol, TypeVar
 
+from .. import ending
 from ..errors import OperationCancelled
 from ..models import CancelationReason, OperationKind, OperationStatus
 from ..operation import Cancelable
@@ -262,7 +263,7 @@ class RequestOperation(Cancelable):
 
     @property
     def _outside_reason(self) -> CancelationReason:
-        return self._outside
+        return CancelationReason.SHUTDOWN if ending.is_under_way() else self._outside
 
     def _settle(self, status: OperationStatus) -> None:
         if self._closed:  # ended with its last byte, or with its client, before the framework was done with it
