@@ -89,8 +89,8 @@ def install_shutdown_hook(
         RuntimeError: In any thread but the main one: Python delivers signals nowhere else.
 
     Concurrency:
-        Call it in the process that serves, once the server's own handlers are in place. A forked child starts without it, and
-        with the handlers that it had found.
+        Call it in the process that serves, once the server's own handlers are in place. A forked child starts without it:
+        there, signals are passed on to the handlers found.
     """
     global _installed
     if threading.current_thread() is not threading.main_thread():
@@ -122,6 +122,7 @@ class ShutdownHook:
         self._due: list[int] = []
         self._is_closed = False
         self._is_removed = False
+        self._pid = os.getpid()
         self._over = CancelationToken()
 
     @property
@@ -144,10 +145,14 @@ class ShutdownHook:
 
         Main thread only.
         """
-        global _installed
-        self._is_removed = True
         for link in self._links:
             link.unlink()
+        self.retire()
+
+    def retire(self) -> None:
+        """Do nothing any more but pass signals on."""
+        global _installed
+        self._is_removed = True
         if _installed is self:
             _installed = None
             atexit.unregister(self.wait)
@@ -166,21 +171,26 @@ class ShutdownHook:
         signal.signal(number, link)
         signal.siginterrupt(number, False)  # as servers have it: system calls of other threads go on
 
+    @property
+    def _acts(self) -> bool:
+        """Not in a forked child, where the signal may come before anything else has run there."""
+        return not self._is_removed and self._pid == os.getpid()
+
     # --- in the signal handler: no locks from here
 
     def begin(self, number: int) -> None:
         """The signal came. The first one counts."""
-        if not self._is_removed and ending.begin():
+        if self._acts and ending.begin():
             self._number = number
             shared_timer().dispatch(self._refuse_jobs)
 
     def default_action(self, number: int) -> None:
         """Nobody else handles the signal: it ends the process, but not before its operations have ended."""
         self._due.append(number)
-        if not self._over.is_cancelled and not self._is_removed:
+        if self._acts and not self._over.is_cancelled:
             return
         self._due.clear()
-        if self._exits and not self._is_removed:
+        if self._exits and self._acts:
             raise SystemExit(128 + number)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -315,7 +325,7 @@ def _end_jobs(application: Application, hook: ShutdownHook | None) -> None:
 
 def _forget_hook() -> None:
     if _installed is not None:
-        _installed.remove()
+        _installed.retire()  # the handlers stay: a signal that is due already would be lost with them
 
 
 forks.run_in_child(_forget_hook)

@@ -68,8 +68,10 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await answer_lifespan(get_application(), receive, send)
     else:
+        if os.environ.get("SHUTDOWN_EXPLICIT") == "request":  # daphne's own handlers are not there before
+            install_shutdown_hook()
         await django_asgi(scope, receive, send)
 
 
-if os.environ.get("SHUTDOWN_EXPLICIT"):
+if os.environ.get("SHUTDOWN_EXPLICIT") == "1":
     install_shutdown_hook(exits=True)

@@ -1,3 +1,7 @@
-"""What a ``gunicorn.conf.py`` needs."""
+"""What a ``gunicorn.conf.py`` needs. This form, which imports late, is right for gevent workers, too."""
 
-from cancelable_core.servers.gunicorn import post_worker_init as post_worker_init
+
+def post_worker_init(worker: object) -> None:
+    from cancelable_core.servers import gunicorn
+
+    gunicorn.post_worker_init(worker)
