@@ -17,6 +17,7 @@ __all__ = [
     "OperationCancelled",
     "OperationTimedOut",
     "QueueFull",
+    "RunnerClosed",
 ]
 
 
