@@ -124,7 +124,7 @@ def test_everything_ends_with_the_process(name: str, tmp_path: Path) -> None:
     assert seconds < IN_TIME_SECONDS
 
 
-@pytest.mark.parametrize("name", ["uvicorn-h11", "waitress"])
+@pytest.mark.parametrize("name", ["uvicorn-h11", "uvicorn-django", "waitress"])
 def test_the_drain_is_waited_for_first(name: str, tmp_path: Path) -> None:
     kind, app, _ = CASES[name]
     events = tmp_path / "events"
