@@ -28,6 +28,8 @@ IN_TIME_SECONDS = 15.0
 MIXED = {"/sync": 2, "/async": 2, "/stream": 2, "sync": 2, "async": 2}
 """How many of which work runs: paths are requests, words are kinds of jobs."""
 
+WITH_SOCKETS = {**MIXED, "/socket": 2}
+
 ONE_AT_A_TIME = {"/sync": 1, "sync": 5, "async": 4}
 
 
@@ -54,16 +56,16 @@ CASES = {
     "gunicorn-gthread": (gunicorn("gunicorn-gthread"), FLASK, MIXED),
     "gunicorn-gthread-preload": (gunicorn("gunicorn-gthread-preload"), DJANGO + "wsgi", WITHOUT_ASYNC_VIEWS),
     "gunicorn-gevent": (gunicorn("gunicorn-gevent", config=LATE_IMPORT), FLASK, {"/sync": 3, "/stream": 3, "sync": 4}),
-    "gunicorn-asgi": (gunicorn("gunicorn-asgi"), FASTAPI, MIXED),
-    "gunicorn-asgi-lifespan": (SERVERS["gunicorn-asgi"], FASTAPI, MIXED),
+    "gunicorn-asgi": (gunicorn("gunicorn-asgi"), FASTAPI, WITH_SOCKETS),
+    "gunicorn-asgi-lifespan": (SERVERS["gunicorn-asgi"], FASTAPI, WITH_SOCKETS),
     "gunicorn-asgi-django": (gunicorn("gunicorn-asgi"), DJANGO + "asgi", MIXED),
-    "uvicorn-h11": (SERVERS["uvicorn-h11"], FASTAPI, MIXED),
-    "uvicorn-httptools": (SERVERS["uvicorn-httptools"], FASTAPI, MIXED),
-    "uvicorn-workers": (changed("uvicorn-h11", "--workers", "2"), FASTAPI, MIXED),
+    "uvicorn-h11": (SERVERS["uvicorn-h11"], FASTAPI, WITH_SOCKETS),
+    "uvicorn-httptools": (SERVERS["uvicorn-httptools"], FASTAPI, WITH_SOCKETS),
+    "uvicorn-workers": (changed("uvicorn-h11", "--workers", "2"), FASTAPI, WITH_SOCKETS),
     "uvicorn-django": (SERVERS["uvicorn-h11"], DJANGO + "asgi", MIXED),
-    "hypercorn-asyncio": (SERVERS["hypercorn-asyncio"], FASTAPI, MIXED),
-    "hypercorn-trio": (SERVERS["hypercorn-trio"], FASTAPI, MIXED),
-    "granian-asgi": (SERVERS["granian-asgi"], FASTAPI, MIXED),
+    "hypercorn-asyncio": (SERVERS["hypercorn-asyncio"], FASTAPI, WITH_SOCKETS),
+    "hypercorn-trio": (SERVERS["hypercorn-trio"], FASTAPI, WITH_SOCKETS),
+    "granian-asgi": (SERVERS["granian-asgi"], FASTAPI, WITH_SOCKETS),
     "waitress": (SERVERS["waitress"], FLASK, MIXED),
     "werkzeug": (SERVERS["werkzeug"], FLASK, MIXED),
 }
@@ -80,12 +82,20 @@ def begin(server: RunningServer, work: dict[str, int], events: Path, opened: Exi
         client = LeavingClient("127.0.0.1", server.port, timeout_seconds=DEADLINE_SECONDS)
         opened.callback(client.leave)
         if what.startswith("/"):
-            client.send("GET", what)
+            client.send("GET", what, headers=UPGRADE if what == "/socket" else None)
         else:
             client.send("POST", f"/jobs-of/{what}", headers={"Connection": "close"})
             client.read_until(b"\r\n\r\n")
         soon(partial(has_begun, events, count))
     return len(everything)
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 
 
 def has_begun(events: Path, count: int) -> bool:

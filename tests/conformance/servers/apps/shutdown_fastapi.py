@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Response, WebSocket
 from fastapi.responses import StreamingResponse
 
 from cancelable_fastapi import install
@@ -23,6 +23,12 @@ async def quick() -> str:
 @app.get("/stream")
 async def streaming() -> StreamingResponse:
     return StreamingResponse(async_stream(), media_type="text/event-stream")
+
+
+@app.websocket("/socket")
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await async_work()
 
 
 @app.post("/jobs-of/{kind}")
