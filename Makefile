@@ -61,10 +61,10 @@ docs: $(VENV)/.dev
 	$(PY) docs/generate_reference.py
 
 serve-flask: $(VENV)/.demo
-	cd example_projects/flask_report_builder && exec $(BIN)/gunicorn --worker-class gthread --threads 8 -b 127.0.0.1:8001 'report_builder:create_app()'
+	cd example_projects/flask_report_builder && exec $(BIN)/gunicorn -c python:cancelable_core.servers.gunicorn --worker-class gthread --threads 8 -b 127.0.0.1:8001 'report_builder:create_app()'
 
 serve-django: $(VENV)/.demo
-	cd example_projects/django_bulk_export && $(PY) manage.py migrate && $(PY) manage.py seed && exec $(BIN)/gunicorn --threads 8 -b 127.0.0.1:8002 bulk_export.wsgi
+	cd example_projects/django_bulk_export && $(PY) manage.py migrate && $(PY) manage.py seed && exec $(BIN)/gunicorn -c python:cancelable_core.servers.gunicorn --threads 8 -b 127.0.0.1:8002 bulk_export.wsgi
 
 serve-fastapi: $(VENV)/.demo
 	cd example_projects/fastapi_live_stream && exec $(BIN)/uvicorn live_stream:app --port 8003 --timeout-graceful-shutdown 3

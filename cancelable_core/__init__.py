@@ -15,6 +15,7 @@ from .errors import (
     OperationCancelled,
     OperationTimedOut,
     QueueFull,
+    RunnerClosed,
 )
 from .jobs import Job, JobRunner, OwnedJobs
 from .models import (
@@ -64,6 +65,7 @@ __all__ = [
     "OwnedJobs",
     "QueueFull",
     "Registration",
+    "RunnerClosed",
     "ThreadSafeRegistry",
     "cancelable",
     "current_operation",

@@ -17,6 +17,7 @@ __all__ = [
     "OperationCancelled",
     "OperationTimedOut",
     "QueueFull",
+    "RunnerClosed",
 ]
 
 
@@ -108,6 +109,10 @@ class QueueFull(CancelableError):
     def __init__(self, text: str, *, limit: int | None = None) -> None:
         super().__init__(text)
         self.limit = limit
+
+
+class RunnerClosed(QueueFull, RuntimeError):
+    """The job runner was closed, as at the end of its process: another process may take the job."""
 
 
 class ConfigurationError(CancelableError, ValueError):

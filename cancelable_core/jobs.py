@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
@@ -18,8 +17,9 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from . import forks
 from .callables import is_coroutine_function, refuse_ambiguous_keywords
-from .errors import OperationCancelled, QueueFull
+from .errors import OperationCancelled, QueueFull, RunnerClosed
 from .flags import WAKE, Watcher
+from .instances import Instances
 from .models import CancelationReason, OperationContext, OperationKind, OperationStatus
 from .operation import Cancelable, current_operation, detached_context
 from .store import OperationStore, default_store
@@ -27,7 +27,7 @@ from .timer_thread import shared_timer
 from .token import CancelAnswer, CancelationToken
 from .wakeup import Port, is_native_cancelation, running_port
 
-__all__ = ["Job", "JobOperation", "JobRunner", "OwnedJobs", "default_workers"]
+__all__ = ["Job", "JobOperation", "JobRunner", "OwnedJobs", "default_workers", "every_runner"]
 
 logger = logging.getLogger("cancelable_core")
 
@@ -249,7 +249,7 @@ class JobRunner:
             QueueFull: ``queue_limit`` jobs are pending already.
             DuplicateOperation: A live operation has this ``job_id``.
             TypeError: ``func`` has a keyword of the same name as one of ours; bind that with `functools.partial`.
-            RuntimeError: The runner was closed.
+            RunnerClosed: The runner was closed; a `QueueFull`, and a RuntimeError.
         """
         ours = {key: kwargs.pop(key) for key in _OUR_KEYWORDS & kwargs.keys()}
         refuse_ambiguous_keywords("submit", func, ours)
@@ -396,30 +396,54 @@ class JobRunner:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise RuntimeError("the job runner was closed")
+            raise RunnerClosed("the job runner was closed")
 
-    def close(self, drain_seconds: float = 0) -> None:
-        """Accept no more jobs, give the running ones ``drain_seconds``, then cancel them with reason ``shutdown``.
+    @property
+    def store(self) -> OperationStore:
+        """Where its jobs are listed."""
+        return self._store or default_store()
 
-        Pending jobs are cancelled at once. Returns without waiting for those that were cancelled; idempotent.
-        """
+    def refuse(self, *, origin: str = "job runner") -> None:
+        """Accept no more jobs, and cancel the pending ones with reason ``shutdown``: they never run. The others go on."""
         with self._lock:
             self._closed = True
             self._changed.notify_all()
             pending = list(self._pending)
         for job in pending:
-            job.cancel_sync(CancelationReason.SHUTDOWN, origin="job runner")
+            job.cancel_sync(CancelationReason.SHUTDOWN, origin=origin)
             self._give_up(job)
-        deadline = time.monotonic() + drain_seconds
+
+    def reopen(self) -> None:
+        """Accept jobs again."""
+        with self._lock:
+            self._closed = False
+
+    def close(self, drain_seconds: float = 0, *, wait_seconds: float = 0, origin: str = "job runner") -> None:
+        """Accept no more jobs, give the running ones ``drain_seconds``, then cancel them with reason ``shutdown``.
+
+        Pending jobs are cancelled at once. Idempotent.
+
+        Args:
+            drain_seconds: How long to wait for running jobs to end by themselves.
+            wait_seconds: How long to wait for those that were cancelled then.
+            origin: Who or what closes it.
+        """
+        self.refuse(origin=origin)
+        running = self._wait_for_unfinished(drain_seconds)
+        with self._lock:
+            loop, self._loop = self._loop, None
+        for job in running:
+            job.cancel_sync(CancelationReason.SHUTDOWN, origin=origin)
+        if loop is not None:
+            loop.close()
+        self._wait_for_unfinished(wait_seconds)
+
+    def _wait_for_unfinished(self, seconds: float) -> list[Job[Any]]:
+        deadline = time.monotonic() + seconds
         with self._lock:
             while self._unfinished and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
-            running = list(self._unfinished)
-            loop, self._loop = self._loop, None
-        for job in running:
-            job.cancel_sync(CancelationReason.SHUTDOWN, origin="job runner")
-        if loop is not None:
-            loop.close()
+            return list(self._unfinished)
 
 
 class OwnedJobs:
@@ -486,11 +510,16 @@ class _OwnLoop:
         self._loop.stop()
 
 
-_runners: weakref.WeakSet[JobRunner] = weakref.WeakSet()
+_runners: Instances[JobRunner] = Instances()
+
+
+def every_runner() -> list[JobRunner]:
+    """All runners of this process, whoever made them."""
+    return _runners.living()
 
 
 def _forget_everything() -> None:
-    for runner in list(_runners):
+    for runner in every_runner():
         runner._reset()  # pyright: ignore[reportPrivateUsage]  # same module
 
 

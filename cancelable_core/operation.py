@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, Self, TypedDict, TypeVar, Unpack, cast
 
 import anyio.lowlevel
 
-from . import forks
+from . import ending, forks
 from .callables import refuse_ambiguous_keywords
 from .errors import OperationCancelled
 from .flags import LINK, WAKE, StrongLink, Watcher, cancel_tree
@@ -769,7 +769,7 @@ class Cancelable:
 
     @property
     def _outside_reason(self) -> CancelationReason:
-        return CancelationReason.PARENT
+        return CancelationReason.SHUTDOWN if ending.is_under_way() else CancelationReason.PARENT
 
     def _cancelled_status(self) -> OperationStatus:
         timed_out = self.token.reason is CancelationReason.TIMEOUT

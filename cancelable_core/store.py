@@ -7,7 +7,6 @@ wait for it: they leave a note in a deque, which whoever holds the lock next, or
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from . import forks
 from .errors import DuplicateOperation
+from .instances import Instances
 from .models import (
     CancelationReason,
     LatencyPercentiles,
@@ -27,7 +27,7 @@ from .models import (
 from .names import NameIndex, name_matcher
 from .token import CancelationToken
 
-__all__ = ["EndToken", "OperationStore", "default_store", "replace_default_store"]
+__all__ = ["EndToken", "OperationStore", "default_store", "every_store", "replace_default_store"]
 
 _LATENCIES_KEPT = 1_000
 
@@ -359,13 +359,18 @@ def _percentiles(latencies: list[float]) -> LatencyPercentiles:
     return LatencyPercentiles(p50=latencies[round(last * 0.5)], p99=latencies[round(last * 0.99)])
 
 
-_stores: weakref.WeakSet[OperationStore] = weakref.WeakSet()
+_stores: Instances[OperationStore] = Instances()
 _default = OperationStore()
 
 
 def default_store() -> OperationStore:
     """The process's default store, which every operation and every registry uses unless told otherwise."""
     return _default
+
+
+def every_store() -> list[OperationStore]:
+    """All stores of this process, whoever made them."""
+    return _stores.living()
 
 
 def replace_default_store(store: OperationStore) -> OperationStore:
@@ -376,7 +381,7 @@ def replace_default_store(store: OperationStore) -> OperationStore:
 
 
 def _forget_everything() -> None:
-    for store in list(_stores):
+    for store in every_store():
         store._reset()  # pyright: ignore[reportPrivateUsage]  # same module
 
 

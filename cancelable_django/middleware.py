@@ -137,7 +137,7 @@ def _new_operation(request: HttpRequest, client_id: str | None, asker: Principal
 
 
 def _client_of(request: HttpRequest) -> ClientWatch | None:
-    """What tells of the client: the WSGI server, or what `wrap` left in the ASGI scope. Without it, Django does, to async code."""
+    """What tells of the client: the WSGI server, or what `wrap` left in the ASGI scope."""
     if isinstance(request, WSGIRequest):
         return WsgiClient(request.META)
     client: ClientWatch | None = request.scope.get(CLIENT_KEY) if isinstance(request, ASGIRequest) else None

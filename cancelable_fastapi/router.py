@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response, params
 from pydantic import BaseModel
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.types import Lifespan
+
+from cancelable_core.servers import lifespan_of
 
 from ._documentation import (
     CancelableCancelAnswer,
@@ -81,7 +84,17 @@ def router(
         lifespan: Merged into the application's by ``include_router``.
     """
     application, resolver = suite.parts.application, suite.parts.resolver
-    router = APIRouter(tags=["operations"], dependencies=dependencies, lifespan=lifespan)
+
+    @asynccontextmanager
+    async def merged(app: Any) -> AsyncGenerator[Any]:
+        async with lifespan_of(application):
+            if lifespan is None:
+                yield None
+            else:
+                async with lifespan(app) as state:
+                    yield state
+
+    router = APIRouter(tags=["operations"], dependencies=dependencies, lifespan=merged)
 
     def answer(template: str) -> Callable[[Request], Awaitable[Response]]:
         below = template.replace(":cancelable}", "}")

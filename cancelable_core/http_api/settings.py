@@ -26,8 +26,6 @@ _NOT_YET = frozenset(
         "registry_url",
         "registry_namespace",
         "lease_seconds",
-        "drain_seconds",
-        "shutdown_hook",
     }
 )
 """Names that are taken and have no effect in this version. One that gets its effect moves into the table below."""
@@ -103,6 +101,12 @@ class Settings:
     job_queue_limit: int = field(default=1000, metadata=_checked(checks.whole(minimum=0)))
     """How many jobs may be pending; the next one is refused."""
 
+    drain_seconds: float = field(default=0.0, metadata=_checked(checks.seconds()))
+    """How long running operations may go on once the process was told to end, in seconds. Pending jobs may not."""
+
+    shutdown_hook: bool = field(default=True, metadata=_checked(checks.flag))
+    """Whether the signal that ends the process cancels this application's operations; under ASGI its lifespan sees to it."""
+
     expose_metadata: bool = field(default=False, metadata=_checked(checks.flag))
     """Whether the operations' ``metadata`` is part of the answers."""
 
@@ -160,6 +164,8 @@ class SettingsOptions(TypedDict, total=False):
     max_waiting: int | None
     job_workers: int
     job_queue_limit: int
+    drain_seconds: float | timedelta
+    shutdown_hook: bool
     expose_metadata: bool
 
 

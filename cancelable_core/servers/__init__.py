@@ -2,8 +2,9 @@
 
 from .application import WebApplication
 from .asgi import AsgiApplication, CancelableAsgi, find_owner_soon, is_operation, run_asgi, watching_client
-from .asgi_client import AsgiClient
+from .asgi_client import AsgiClient, Receive, Scope, Send
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
+from .shutdown import ShutdownHook, answer_lifespan, install_shutdown_hook, lifespan_of
 from .view_options import ViewMark, ViewOptions, cancelable_view, view_options
 from .wsgi import OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
 from .wsgi_client import WsgiClient
@@ -16,17 +17,24 @@ __all__ = [
     "CancelableAsgi",
     "CancelableWsgi",
     "ClientWatch",
+    "Receive",
     "RequestOperation",
+    "Scope",
+    "Send",
+    "ShutdownHook",
     "ViewMark",
     "ViewOptions",
     "WebApplication",
     "WsgiClient",
+    "answer_lifespan",
     "cancelable_view",
     "current_request",
     "find_owner_soon",
     "has_operation",
+    "install_shutdown_hook",
     "is_operation",
     "iterate_wsgi_body",
+    "lifespan_of",
     "run_asgi",
     "run_wsgi",
     "view_options",

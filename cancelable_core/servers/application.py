@@ -11,6 +11,7 @@ from ..http_api import HttpApi, Principal, Settings, canonical_operation_id, is_
 from ..jobs import JobRunner
 from ..models import CancelationReason
 from .request_scope import ClientWatch, RequestOperation
+from .shutdown import know_application
 
 __all__ = ["WebApplication"]
 
@@ -57,6 +58,7 @@ class WebApplication:
             keeps_variable=keeps_variable,
             use_running_loop=use_running_loop,
         )
+        know_application(self)
 
     def client_id(self, header: str | None) -> str | None:
         """The id that a client chose for its request, from the header named `CLIENT_ID_HEADER`.

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Literal, Protocol, TypeVar
 
+from .. import ending
 from ..errors import DuplicateOperation, OperationCancelled
 from ..identifiers import SecretId, new_operation_id
 from ..models import CancelationReason, OperationKind, OperationStatus
@@ -276,7 +277,7 @@ class RequestOperation(Cancelable):
 
     @property
     def _outside_reason(self) -> CancelationReason:
-        return self._outside
+        return CancelationReason.SHUTDOWN if ending.is_under_way() else self._outside
 
     def _settle(self, status: OperationStatus) -> None:
         if self._closed:  # ended with its last byte, or with its client, before the framework was done with it

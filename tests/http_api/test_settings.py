@@ -35,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "max_waiting": None,
     "job_workers": default_workers(),
     "job_queue_limit": 1000,
+    "drain_seconds": 0,
+    "shutdown_hook": True,
     "expose_metadata": False,
 }
 
@@ -42,8 +44,6 @@ NOT_YET = [
     "registry_url",
     "registry_namespace",
     "lease_seconds",
-    "drain_seconds",
-    "shutdown_hook",
 ]
 
 
@@ -94,6 +94,8 @@ def test_all_of_them_at_once() -> None:
         "max_waiting": 0,
         "job_workers": 1,
         "job_queue_limit": 1,
+        "drain_seconds": 2.5,
+        "shutdown_hook": False,
         "expose_metadata": True,
     }
     settings = Settings.from_mapping({key.upper(): value for key, value in given.items()})
@@ -189,6 +191,8 @@ BAD: list[tuple[str, list[object]]] = [
     ("max_waiting", [-1, 1.0, "4", True]),
     ("job_workers", [0, -1, None, "4", True]),
     ("job_queue_limit", [-1, None]),
+    ("drain_seconds", [-1, math.nan, math.inf, "5", None, True]),
+    ("shutdown_hook", [1, "true", None]),
     ("expose_metadata", [1, "true", None]),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LAYERS: tuple[frozenset[str], ...] = (
     # values
-    frozenset({"callables", "errors", "extras", "forks", "identifiers", "models", "verdicts"}),
+    frozenset({"callables", "ending", "errors", "extras", "forks", "identifiers", "instances", "models", "verdicts"}),
     # state
     frozenset({"flags", "names", "store", "timer_thread", "token", "waiters", "wakeup"}),
     frozenset({"bridges", "decorator", "operation", "progress", "scopes", "shielding", "sources", "streams", "threads"}),
