@@ -13,7 +13,16 @@ from django.http.response import HttpResponseBase
 
 from cancelable_core import CancelationReason, OperationCancelled, QueueFull
 from cancelable_core.http_api import cancelled_response, queue_full_response
-from cancelable_core.servers import OPERATION_KEY, RequestOperation, WsgiClient, has_operation, iterate_wsgi_body, view_options
+from cancelable_core.servers import (
+    CLIENT_KEY,
+    OPERATION_KEY,
+    ClientWatch,
+    RequestOperation,
+    WsgiClient,
+    has_operation,
+    iterate_wsgi_body,
+    view_options,
+)
 
 from ._routes import is_ours
 from ._translate import aprincipal_of, native_response, principal_of, route_of
@@ -47,7 +56,7 @@ class CancelableMiddleware:
             request.method or "GET",
             partial(route_of, request),
             native=request,
-            client=WsgiClient(request.META) if isinstance(request, WSGIRequest) else None,
+            client=_client_of(request),
             outside_reason=CancelationReason.DISCONNECT,  # Django cancels a view's task for nothing else
         )
         request.META[OPERATION_KEY] = operation
@@ -110,6 +119,13 @@ class CancelableMiddleware:
         response = native_response(cancelled_response(own, get_application().settings))
         vars(response)["_has_been_logged"] = True  # once, by us: no error mail for a cancel
         return response
+
+
+def _client_of(request: HttpRequest) -> ClientWatch | None:
+    if isinstance(request, WSGIRequest):
+        return WsgiClient(request.META)
+    client: ClientWatch | None = cast(Any, request).scope.get(CLIENT_KEY)  # where `cancelable_django.asgi.wrap` put it
+    return client
 
 
 def _operation_of(request: HttpRequest) -> RequestOperation | None:

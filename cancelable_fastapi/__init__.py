@@ -2,6 +2,7 @@
 
 from cancelable_core import Cancelable, OperationCancelled, cancelable, current_operation
 from cancelable_core.extras import require
+from cancelable_core.servers import cancelable_view
 
 require("fastapi", extra="fastapi")
 
@@ -18,6 +19,7 @@ __all__ = [
     "CurrentRegistry",
     "OperationCancelled",
     "cancelable",
+    "cancelable_view",
     "current_operation",
     "install",
 ]

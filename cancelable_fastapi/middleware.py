@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from cancelable_core import OperationCancelled
-from cancelable_core.servers import WebApplication, is_operation, run_asgi
+from cancelable_core.servers import OPERATION_KEY, RequestOperation, WebApplication, is_operation, run_asgi, view_options
 
 from ._asking import PrincipalResolver
 from ._translate import path_in_app, route_of
@@ -53,6 +53,7 @@ class CancelableMiddleware:
             await self._app(scope, receive, send)
             return
         outer = scope.get("app")  # a mounted application puts itself there
+        scope = _RoutedScope(scope, self._installed.resolver)
 
         async def answer(error: OperationCancelled, send: Send) -> bool:
             return await _handled(error, outer, scope, receive, send)
@@ -67,6 +68,44 @@ class CancelableMiddleware:
             answer=answer,
             departures=(ClientDisconnect, WebSocketDisconnect),
         )
+
+
+class _RoutedScope(dict[str, Any]):
+    """A scope that hears which endpoint the router found, and gives the operation what that is marked with.
+
+    Between a router and its endpoint there is no hook; but every router of Starlette and FastAPI writes what it found here, in
+    the request's own task, right before the endpoint is called. What is written goes to the server's scope as well, for those
+    around us who read it.
+    """
+
+    def __init__(self, scope: Scope, resolver: PrincipalResolver) -> None:
+        super().__init__(scope)
+        self._around = scope
+        self._resolver = resolver
+        self._finding_owner: object = None
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        self._around[key] = value
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        super().update(*args, **kwargs)
+        self._around.update(*args, **kwargs)
+        operation, options = self.get(OPERATION_KEY), view_options(self.get("endpoint"))
+        if options is None or not isinstance(operation, RequestOperation):
+            return
+        operation.adopt(options)
+        if options.owner and self._finding_owner is None:
+            self._finding_owner = operation.beside(self._find_owner)
+
+    async def _find_owner(self) -> None:
+        operation: RequestOperation = self[OPERATION_KEY]
+        operation.owner = (await self._resolver.resolve(HTTPConnection(self))).id
 
 
 async def _handled(error: OperationCancelled, outer: Any, scope: Scope, receive: Receive, send: Send) -> bool:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextvars import copy_context
 from typing import Literal, Protocol, TypeVar
 
 from ..errors import OperationCancelled
@@ -135,6 +136,23 @@ class RequestOperation(Cancelable):
         if not isinstance(error, OperationCancelled) or not self.token.is_cancelled or not self._is_lineage_of(error):
             return None
         return error if error.operation_id == self.id else self.error()
+
+    def beside(self, work: Callable[[], Awaitable[object]]) -> object:
+        """Await ``work()`` in a task of its own, beside the request; keep what is returned. What it raises is logged.
+
+        Concurrency:
+            On the request's own loop.
+        """
+
+        async def run() -> None:
+            try:
+                await work()
+            except Exception:
+                logger.exception("something about the request %s could not be found out; it goes on", self.id)
+
+        port = running_port()
+        assert port is not None, "requests that await run on an event loop"
+        return port.spawn(run, copy_context(), ended=lambda: None)
 
     def failed_with(self, error: BaseException) -> None:
         """Remember what ended the view, where the framework turns errors into responses before `end` is called.
