@@ -69,7 +69,8 @@ def install(app: FastAPI, *, prefix: str = _USUAL_PREFIX, **settings: Unpack[Set
     # innermost, where add_middleware would make it the outermost: what others add to responses is added to ours too
     app.user_middleware.append(Middleware(CancelableMiddleware, application=application, resolver=resolver))
     app.include_router(make_router(application, resolver), prefix=application.settings.url_prefix)
-    app.exception_handlers.setdefault(QueueFull, _answer_queue_full)  # the application's own comes first  # type: ignore[arg-type]  # Starlette calls it for WebSockets too, which its annotation leaves out
+    # the application's own comes first; Starlette calls it for WebSockets too, which its annotation leaves out
+    app.exception_handlers.setdefault(QueueFull, _answer_queue_full)  # type: ignore[arg-type]
     suite = CancelableSuite(application.settings, application.registry, application.jobs)
     app.state.cancelable = suite
     return suite
