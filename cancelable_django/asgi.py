@@ -24,8 +24,7 @@ def wrap(application: AsgiApplication) -> AsgiApplication:
         The application to serve.
     """
     watched = watching_client(application)
-    innermost: object = application
-    if not isinstance(innermost, ASGIHandler):
+    if type(application) is not ASGIHandler:
         return watched
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:

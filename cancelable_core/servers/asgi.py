@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -255,17 +256,16 @@ class AsgiResponse:
         is_last = is_last_message(message)
         self.is_complete = self.is_complete or is_last  # before it goes: from then on nobody leaves too early
         self.client.sending(is_last=is_last)
-        if self._says_cancelled:
-            with anyio.CancelScope(shield=True):  # the answer to a cancel is not part of what was cancelled
+        try:
+            # the answer to a cancel is not part of what was cancelled
+            with anyio.CancelScope(shield=True) if self._says_cancelled else nullcontext():
                 await self._send(message)
-        else:
-            try:
-                await self._send(message)
-            except BaseException:
-                if is_start:
-                    self.has_started = False  # interrupted before it went: there is an answer to give
-                raise
-        self.client.sent(is_last=is_last)
+        except BaseException:
+            if is_start:
+                self.has_started = False  # interrupted before it went: there is an answer to give
+            raise
+        finally:
+            self.client.sent(is_last=is_last)
         # a cancel that came before the last byte may still interrupt what is left: then the block's end decides
         if self.is_complete and (self._says_cancelled or not self.operation.token.is_cancelled):
             self.operation.end()
@@ -307,8 +307,10 @@ def watching_client(application: AsgiApplication) -> AsgiApplication:
         async def send_and_tell(message: Message) -> None:
             is_last = is_last_message(message)
             client.sending(is_last=is_last)
-            await send(message)
-            client.sent(is_last=is_last)
+            try:
+                await send(message)
+            finally:
+                client.sent(is_last=is_last)
 
         try:
             await application(scope, client.receive, send_and_tell)

@@ -60,6 +60,7 @@ class AsgiClient:
         "_in_flight",
         "_is_complete",
         "_is_completing",
+        "_is_due",
         "_is_wanted",
         "_port",
         "_receive",
@@ -76,6 +77,7 @@ class AsgiClient:
         self._receive = receive
         self._tell: Callable[[], object] | None = None
         self._is_wanted = False
+        self._is_due = False
         self._disarm: Callable[[], object] | None = None
         self._in_flight = 0
         self._task: object = None
@@ -117,32 +119,51 @@ class AsgiClient:
         if self.has_gone:
             self._client_has_gone()
             return
-        self._disarm = self._port.call_later(GRACE_SECONDS, self._begin)
+        self._disarm = self._port.call_later(GRACE_SECONDS, self._is_due_now)
         if self._disarm is None:
-            self._begin()
+            self._is_due_now()
+
+    def _is_due_now(self) -> None:
+        self._is_due = True
+        self._begin()
 
     def _begin(self) -> None:
         """Read ahead from now on; from the return of the application's own read, where one is under way."""
-        if self._tell is not None and self._task is None and not (self._in_flight or self._closed or self._farewell):
-            self._task = self._port.spawn(self._read_ahead, Context(), ended=_nothing)
+        if self._is_due and self._tell is not None and self._task is None and not (self._in_flight or self._ends_here):
+            self._task = self._port.spawn(self._read_ahead, Context(), ended=self._reader_has_ended)
+
+    @property
+    def _ends_here(self) -> bool:
+        """Whether there is nothing more to be read."""
+        return self._closed or self._farewell is not None or self._error is not None
 
     async def _read_ahead(self) -> None:
-        with anyio.CancelScope() as self._scope:
-            while not (self._closed or self._farewell):
-                if self._ahead_bytes >= LOOK_AHEAD_BYTES:
-                    await self._change()
-                    continue
-                try:
-                    message = await self._receive()
-                except Exception as error:
-                    self._error = error  # the application's, which would have met it
-                    self._wake_all()
-                    return
-                self._take(message)
-                if not self._farewell:
-                    self._ahead.append(message)
-                    self._ahead_bytes += _size(message)
-                self._wake_all()
+        try:
+            with anyio.CancelScope() as self._scope:
+                while not self._ends_here:
+                    if self._ahead_bytes < LOOK_AHEAD_BYTES:
+                        await self._read_one()
+                    else:
+                        await self._change()
+        finally:
+            self._reader_has_ended()
+
+    async def _read_one(self) -> None:
+        try:
+            message = await self._receive()
+        except Exception as error:
+            self._error = error  # the application's, which would have met it
+        else:
+            self._take(message)
+            if self._farewell is None:
+                self._ahead.append(message)
+                self._ahead_bytes += _size(message)
+        self._wake_all()
+
+    def _reader_has_ended(self) -> None:
+        """Whoever ended it: the application reads by itself again, once it has what was read ahead."""
+        self._task = None
+        self._wake_all()
 
     def _take(self, message: Message) -> None:
         if message["type"] in ("http.disconnect", "websocket.disconnect"):
@@ -162,23 +183,32 @@ class AsgiClient:
 
     async def receive(self) -> Message:
         """The next message for the application."""
-        while self._task is not None or self._farewell is not None:
+        while True:
             if self._ahead:
-                message = self._ahead.popleft()
-                was_full = self._ahead_bytes >= LOOK_AHEAD_BYTES
-                self._ahead_bytes -= _size(message)
-                if was_full:
-                    self._wake_all()
-                return message
+                return self._next_ahead()
             if self._error is not None:
                 raise self._error
-            # never while the last bytes are on their way: a file would be given up before they are out
-            if self._farewell is not None and (self._is_complete or not self._is_completing):
-                return self._farewell
-            if self._is_complete and self._after_completion is not None:
+            if self._farewell is not None:
+                # never while the last bytes are on their way: a file would be given up before they are out
+                if self._is_complete or not self._is_completing:
+                    return self._farewell
+                await self._change()
+            elif self._task is None:
+                message = await self._pass_through()
+                if self._farewell is None:
+                    return message
+            elif self._is_complete and self._after_completion is not None:
                 return self._after_completion
-            await self._change()
-        return await self._pass_through()
+            else:
+                await self._change()
+
+    def _next_ahead(self) -> Message:
+        message = self._ahead.popleft()
+        was_full = self._ahead_bytes >= LOOK_AHEAD_BYTES
+        self._ahead_bytes -= _size(message)
+        if was_full:
+            self._wake_all()
+        return message
 
     async def _pass_through(self) -> Message:
         self._in_flight += 1
@@ -188,10 +218,7 @@ class AsgiClient:
             return message
         finally:
             self._in_flight -= 1
-            if self._is_wanted and self._disarm is None:
-                self._begin_soon()
-            elif self._is_wanted:
-                self._begin()
+            self._begin()
 
     async def _change(self) -> None:
         event = anyio.Event()
@@ -239,7 +266,3 @@ def is_last_message(message: Message) -> bool:
 
 def _size(message: Message) -> int:
     return len(message.get("body") or message.get("bytes") or message.get("text") or b"")
-
-
-def _nothing() -> None:
-    pass
