@@ -26,13 +26,14 @@ from .flags import LINK, WAKE, StrongLink, Watcher, cancel_tree
 from .identifiers import SecretId, checked_operation_id, new_operation_id
 from .models import CancelationReason, OperationContext, OperationKind, OperationStatus
 from .progress import Progress, ProgressRegistration
+from .regions import Interrupter, InterruptibleRegion
 from .scopes import TokenScope
 from .shielding import Shield, is_shielded
 from .sources import ConditionSource, SignalSource, Source
 from .store import OperationStore, default_store
 from .streams import OperationStream, iterate
 from .threads import ThreadCall
-from .timer_thread import shared_timer
+from .timer_thread import Timer, shared_timer
 from .token import CancelAnswer, CancelationToken, Registration
 from .verdicts import Verdict, cancelation_error, reason_and_message
 from .waiters import LONGEST_WAIT_SECONDS, refuse_to_block
@@ -501,6 +502,21 @@ class Cancelable:
         """Yield from an async iterable, interrupting it wherever it waits; see `OperationStream`."""
         return OperationStream(source, self._native_scope, self.check, self.error)
 
+    def interruptible(self, interrupter: Interrupter) -> InterruptibleRegion:
+        """A ``with`` block around one blocking call, which ``interrupter`` ends when this operation is cancelled.
+
+        The interrupter is called from a pool thread, at most once unless it `repeats`, and never after the block: leaving waits
+        for an interruption in progress, so that it cannot hit the next call. Nothing is interrupted inside `shield`.
+
+        Raises:
+            OperationCancelled: At entry, when it is cancelled already; at the end, in place of what the interruption made the
+                call raise, which is the cause. Other errors pass, and a call that completed in spite of the cancel returns.
+
+        Concurrency:
+            Any thread; regions nest. A deadline interrupts too, its own and those of the operations around it.
+        """
+        return InterruptibleRegion(self, interrupter)
+
     def shield(self) -> Shield:
         """A block, ``with`` or ``async with``, in which cancelation waits: for the cleanup that must not be cut short.
 
@@ -557,6 +573,10 @@ class Cancelable:
     def count_abandoned_threads(self, change: int) -> None:
         """Tell the statistics of a thread that was left behind (+1), or of its end (-1)."""
         self._store.count_abandoned_threads(change)
+
+    def count_failed_interruption(self) -> None:
+        """Tell the statistics of an interrupter that raised."""
+        self._store.count_failed_interruption()
 
     # --- progress
 
@@ -692,6 +712,21 @@ class Cancelable:
         timer_thread = shared_timer()
         timer = timer_thread.schedule(self._deadline, partial(self._time_out, timer_thread.dispatch))
         self._disarm = _TimerThreadTimer(timer.cancel)
+
+    def time_out_in_threads(self) -> list[Timer]:
+        """Have the timer thread see to the deadlines, this one's and the parents', that loops have their own timers for.
+
+        Unlike the loops' timers these may be disarmed from any thread.
+        """
+        timer_thread = shared_timer()
+        timers: list[Timer] = []
+        operation: Cancelable | None = self
+        while operation is not None:
+            if operation._deadline is not None and not isinstance(operation._disarm, _TimerThreadTimer):
+                time_out = partial(operation._time_out, timer_thread.dispatch)
+                timers.append(timer_thread.schedule(operation._deadline, time_out))
+            operation = operation.parent
+        return timers
 
     def _time_out(self, run_callbacks: Callable[[Callable[[], None]], object] | None = None) -> bool:
         return self._request(Verdict(CancelationReason.TIMEOUT, None, "deadline", time.time()), run_callbacks)

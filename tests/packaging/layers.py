@@ -7,7 +7,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"callables", "errors", "extras", "forks", "identifiers", "models", "verdicts"}),
     # state
     frozenset({"flags", "names", "store", "timer_thread", "token", "waiters", "wakeup"}),
-    frozenset({"bridges", "decorator", "operation", "progress", "scopes", "shielding", "sources", "streams", "threads"}),
+    frozenset(
+        {"bridges", "decorator", "operation", "progress", "regions", "scopes", "shielding", "sources", "streams", "threads"}
+    ),
     frozenset({"interrupters", "jobs", "registry", "transports"}),
     # cancelable_core/__init__.py: the public names of all of the above
     frozenset({""}),
