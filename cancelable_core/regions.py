@@ -40,6 +40,12 @@ class Interrupter:
     an idle object, as a database's does, is lost then, and without another one the call would run to its end.
     """
 
+    ends_quietly: bool = False
+    """Whether a call that returns after `interrupt` was called is taken for interrupted as well.
+
+    A socket that was shut down reads as one whose stream has ended, and nothing tells the two apart.
+    """
+
     def interrupt(self) -> None:
         """Make the blocking call end. What it raises is logged, counted, and changes nothing about the cancel."""
         raise NotImplementedError
@@ -121,9 +127,13 @@ class InterruptibleRegion(Watcher):
 
     def translated(self, error: BaseException | None) -> OperationCancelled | None:
         """The operation's error, where ``error`` is what the interruption made of the call; else None."""
-        if self._fired and isinstance(error, Exception) and self._interrupter.is_interruption(error):
-            return self._operation.error()
-        return None
+        if not self._fired:
+            return None
+        if error is None:
+            interrupted = self._interrupter.ends_quietly
+        else:
+            interrupted = isinstance(error, Exception) and self._interrupter.is_interruption(error)
+        return self._operation.error() if interrupted else None
 
     def wake(self) -> None:
         shared_timer().dispatch(self._fire)
