@@ -20,7 +20,7 @@ from tests.core.helpers import Running, happens
 
 pytestmark = pytest.mark.timeout(600)
 
-REGIONS = int(os.environ.get("CANCELABLE_HARD_REGIONS", "20000"))
+REGIONS = int(os.environ.get("CANCELABLE_HARD_REGIONS", "10000"))
 """The full count is 200,000."""
 
 
