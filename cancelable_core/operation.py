@@ -682,7 +682,8 @@ class Cancelable:
           interrupted; the exception comes after it, if ever.
         - It may come **anywhere**: between ``lock.acquire()`` and ``try``, inside ``finally``, in a context manager's exit, in
           the middle of an import. Call nothing that holds a lock, a connection, a file or a half-written structure which
-          outlives the call: it may stay locked, open, or half-written. Compute, return, nothing else.
+          outlives the call: it may stay locked, open, or half-written. Compute, return, nothing else. Not under a tracer
+          either: coverage and debuggers hold locks of their own.
         - It comes **once**: code that catches ``BaseException`` and goes on, goes on. The call still ends as cancelled.
         - It reaches no thread that ``func`` starts; and no operation, interrupter or second call of this belongs inside.
         - CPython only.

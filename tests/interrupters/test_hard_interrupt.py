@@ -24,6 +24,17 @@ REGIONS = int(os.environ.get("CANCELABLE_HARD_REGIONS", "10000"))
 """The full count is 200,000."""
 
 
+@pytest.fixture(autouse=True)
+def untraced() -> Iterator[None]:
+    """A tracer holds locks of its own, which is what must not be interrupted: coverage's would stay locked."""
+    here, in_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    yield
+    threading.settrace(in_threads)  # type: ignore[arg-type]
+    sys.settrace(here)
+
+
 @pytest.fixture
 def threads_switch_often() -> Iterator[None]:
     before = sys.getswitchinterval()

@@ -196,7 +196,9 @@ def test_output_without_end_does_not_hold_us_either(ready: Path) -> None:
     cancelled = cancel_when(operation, ready)
     with pytest.raises(OperationCancelled) as caught:
         with operation:
-            operation.run_process(shell("trap '' TERM; echo yes; echo $$ >$READY; while :; do echo yes; done", ready), grace_seconds=0)
+            operation.run_process(
+                shell("trap '' TERM; echo yes; echo $$ >$READY; while :; do echo yes; done", ready), grace_seconds=0
+            )
     cancelled.result()
     assert cause(caught.value).stdout.startswith(b"yes\n")
     assert cause(caught.value).returncode == -signal.SIGKILL

@@ -9,8 +9,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"flags", "names", "store", "timer_thread", "token", "waiters", "wakeup"}),
     frozenset(
         {"bridges", "decorator", "operation", "progress", "regions", "scopes", "shielding", "sources", "streams", "threads"}
-    ),
-    frozenset({"interrupters", "jobs", "registry", "transports"}),
+    )
+    | {"interrupters"},  # stand on operations, whose methods hand over to them when they are called
+    frozenset({"jobs", "registry", "transports"}),
     # cancelable_core/__init__.py: the public names of all of the above
     frozenset({""}),
     # decided once, as plain values
