@@ -17,6 +17,7 @@ from .errors import (
     QueueFull,
     RunnerClosed,
 )
+from .interrupters import interrupting
 from .jobs import Job, JobRunner, OwnedJobs
 from .models import (
     CancelationReason,
@@ -29,6 +30,7 @@ from .models import (
     OperationStatus,
 )
 from .operation import Cancelable, current_operation
+from .regions import Interrupter, InterruptibleRegion
 from .registry import OperationRegistry, ThreadSafeRegistry, escape_pattern
 from .store import OperationStore, default_store, replace_default_store
 from .streams import OperationStream
@@ -49,6 +51,8 @@ __all__ = [
     "ConfigurationError",
     "ContextBridge",
     "DuplicateOperation",
+    "Interrupter",
+    "InterruptibleRegion",
     "InvalidOperationId",
     "Job",
     "JobRunner",
@@ -71,5 +75,6 @@ __all__ = [
     "current_operation",
     "default_store",
     "escape_pattern",
+    "interrupting",
     "replace_default_store",
 ]

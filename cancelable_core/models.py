@@ -163,6 +163,8 @@ class OperationStatistics:
     cancel_latency_seconds: LatencyPercentiles = LatencyPercentiles()
     abandoned_threads: int = 0
     """Threads that still run a call whose operation no longer waits for it."""
+    failed_interruptions: int = 0
+    """Interrupters that raised since the start; the log says what."""
 
 
 Cursor = tuple[datetime, str]

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar, Unpack, cast
 
 import anyio.lowlevel
 
@@ -26,20 +26,28 @@ from .flags import LINK, WAKE, StrongLink, Watcher, cancel_tree
 from .identifiers import SecretId, checked_operation_id, new_operation_id
 from .models import CancelationReason, OperationContext, OperationKind, OperationStatus
 from .progress import Progress, ProgressRegistration
+from .regions import Interrupter, InterruptibleRegion
 from .scopes import TokenScope
 from .shielding import Shield, is_shielded
 from .sources import ConditionSource, SignalSource, Source
 from .store import OperationStore, default_store
 from .streams import OperationStream, iterate
 from .threads import ThreadCall
-from .timer_thread import shared_timer
+from .timer_thread import Timer, shared_timer
 from .token import CancelAnswer, CancelationToken, Registration
 from .verdicts import Verdict, cancelation_error, reason_and_message
 from .waiters import LONGEST_WAIT_SECONDS, refuse_to_block
 from .wakeup import Port, context_for_a_thread, is_native_cancelation, names_the_loop, running_task
 
+if TYPE_CHECKING:
+    import subprocess
+    from contextlib import AbstractContextManager
+
+    from .interrupters.subprocesses import Command
+
 __all__ = ["CURRENT", "INHERIT", "Cancelable", "OperationOptions", "current_operation"]
 
+P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -501,6 +509,21 @@ class Cancelable:
         """Yield from an async iterable, interrupting it wherever it waits; see `OperationStream`."""
         return OperationStream(source, self._native_scope, self.check, self.error)
 
+    def interruptible(self, interrupter: Interrupter) -> InterruptibleRegion:
+        """A ``with`` block around one blocking call, which ``interrupter`` ends when this operation is cancelled.
+
+        The interrupter is called from a pool thread, at most once unless it `repeats`, and never after the block: leaving waits
+        for an interruption in progress, so that it cannot hit the next call. Nothing is interrupted inside `shield`.
+
+        Raises:
+            OperationCancelled: At entry, when it is cancelled already; at the end, in place of what the interruption made the
+                call raise, which is the cause. Other errors pass, and a call that completed in spite of the cancel returns.
+
+        Concurrency:
+            Any thread; regions nest. A deadline interrupts too, its own and those of the operations around it.
+        """
+        return InterruptibleRegion(self, interrupter)
+
     def shield(self) -> Shield:
         """A block, ``with`` or ``async with``, in which cancelation waits: for the cleanup that must not be cut short.
 
@@ -557,6 +580,122 @@ class Cancelable:
     def count_abandoned_threads(self, change: int) -> None:
         """Tell the statistics of a thread that was left behind (+1), or of its end (-1)."""
         self._store.count_abandoned_threads(change)
+
+    def count_failed_interruption(self) -> None:
+        """Tell the statistics of an interrupter that raised."""
+        self._store.count_failed_interruption()
+
+    # --- blocking work that ends with the operation
+
+    def run_process(
+        self,
+        command: Command,
+        /,
+        *,
+        input: str | bytes | None = None,
+        check: bool = False,
+        grace_seconds: float = 5.0,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[Any]:
+        """Run a command and wait for it: `subprocess.run`, but a cancel ends the process and everything it started.
+
+        The command runs in a session of its own. On a cancel the whole group gets SIGTERM and, once the grace is over, SIGKILL;
+        what left the group by making one of its own is not reached. No zombie stays.
+
+        Args:
+            command: What to run, as for `subprocess.run`.
+            input: What to feed it; text if ``text``, ``encoding`` or ``errors`` is given.
+            check: Whether a status other than 0 raises.
+            grace_seconds: How long the group may take to end after SIGTERM.
+            options: What `subprocess.Popen` takes. Output is captured unless ``stdout`` and ``stderr`` say otherwise.
+
+        Returns:
+            The completed process, with what it said on ``stdout`` and ``stderr``.
+
+        Raises:
+            OperationCancelled: The operation was cancelled, and the process is gone. Its ``__cause__`` is a
+                `subprocess.CalledProcessError` with the ``stdout`` and ``stderr`` until then.
+            subprocess.CalledProcessError: With ``check``, for a status other than 0.
+            RuntimeError: On a running event loop's thread. From async code:
+                ``await operation.run_in_thread(operation.run_process, command)``, where a cancel ends the await at once and
+                the process soon; with ``abandon_on_cancel=False`` it waits for the end and has the output.
+        """
+        from .interrupters.subprocesses import run_process
+
+        return run_process(self, command, input=input, check=check, grace_seconds=grace_seconds, **options)
+
+    def open_process(
+        self, command: Command, /, *, grace_seconds: float = 5.0, **options: Any
+    ) -> AbstractContextManager[subprocess.Popen[Any]]:
+        """Start a command, and talk to it inside the ``with`` block; a cancel ends it as in `run_process`.
+
+        Reads and writes in the block then hear of the end of the stream, and leaving the block raises `OperationCancelled`.
+        Left by an error, it ends the process; left normally, it closes the pipes and waits.
+
+        Args:
+            command: What to run, as for `subprocess.Popen`.
+            grace_seconds: How long the group may take to end after SIGTERM.
+            options: What `subprocess.Popen` takes; nothing is captured unless ``stdin``, ``stdout`` or ``stderr`` says so.
+        """
+        from .interrupters.subprocesses import open_process
+
+        return open_process(self, command, grace_seconds=grace_seconds, **options)
+
+    def run_in_process(self, func: Callable[..., R], /, *args: Any, grace_seconds: float | None = None, **kwargs: Any) -> R:
+        """Call a function in a process of its own, which a cancel ends: for CPU-bound work that never checks.
+
+        A new Python process imports what it needs (``spawn``), which takes tenths of a second. A fork would be quicker, and
+        would copy the locks that other threads hold and the connections that are open. So ``func``, its arguments and its
+        result travel by pickle, ``func`` is found by its module and name, a script needs ``if __name__ == "__main__":``, and
+        context variables stay here. The process may start commands, but no children of `multiprocessing`.
+
+        Args:
+            func: A plain function of a module.
+            grace_seconds: How long the process and what it started may take to end after SIGTERM, which ends one that does not
+                handle it at once; by default 5.
+
+        Returns:
+            What ``func`` returned.
+
+        Raises:
+            OperationCancelled: The operation was cancelled, and the process is gone.
+            ChildProcessError: It ended without an answer: by a signal, or by ``os._exit``.
+            pickle.PicklingError: The call, the result or the error cannot travel.
+            TypeError: ``func`` has a keyword ``grace_seconds`` too, or is a coroutine function.
+            RuntimeError: On a running event loop's thread; there, as with `run_process`, through `run_in_thread`.
+
+        What ``func`` raises is raised here, with its traceback as a note.
+        """
+        from .interrupters.process_calls import run_in_process
+
+        if grace_seconds is not None:
+            refuse_ambiguous_keywords("run_in_process", func, {"grace_seconds": grace_seconds})
+        return run_in_process(self, func, args, kwargs, grace_seconds)
+
+    def hard_interrupt(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call pure Python code that never asks, and have a cancel raise in its middle. THE LAST RESORT; read all of this.
+
+        The cancel makes the interpreter raise `HardInterrupt`, a ``BaseException``, between two steps of ``func``. It becomes
+        `OperationCancelled` when it leaves this call, and never turns up outside of it.
+
+        - It stops **Python code only**. A C call (a sleep, a lock, a query, a regular expression, `sorted`, NumPy) is not
+          interrupted; the exception comes after it, if ever.
+        - It may come **anywhere**: between ``lock.acquire()`` and ``try``, inside ``finally``, in a context manager's exit, in
+          the middle of an import. Call nothing that holds a lock, a connection, a file or a half-written structure which
+          outlives the call: it may stay locked, open, or half-written. Compute, return, nothing else. Not under a tracer
+          either: coverage and debuggers hold locks of their own.
+        - It comes **once**: code that catches ``BaseException`` and goes on, goes on. The call still ends as cancelled.
+        - It reaches no thread that ``func`` starts; and no operation, interrupter or second call of this belongs inside.
+        - CPython only.
+
+        Prefer `check` or `iterate` in the loop, and `run_in_process` where you cannot change it.
+
+        Raises:
+            OperationCancelled: The operation was cancelled, whatever ``func`` made of that.
+        """
+        from .interrupters.hard_interrupt import hard_interrupt
+
+        return hard_interrupt(self, func, *args, **kwargs)
 
     # --- progress
 
@@ -692,6 +831,21 @@ class Cancelable:
         timer_thread = shared_timer()
         timer = timer_thread.schedule(self._deadline, partial(self._time_out, timer_thread.dispatch))
         self._disarm = _TimerThreadTimer(timer.cancel)
+
+    def time_out_in_threads(self) -> list[Timer]:
+        """Have the timer thread see to the deadlines, this one's and the parents', that loops have their own timers for.
+
+        Unlike the loops' timers these may be disarmed from any thread.
+        """
+        timer_thread = shared_timer()
+        timers: list[Timer] = []
+        operation: Cancelable | None = self
+        while operation is not None:
+            if operation._deadline is not None and not isinstance(operation._disarm, _TimerThreadTimer):
+                time_out = partial(operation._time_out, timer_thread.dispatch)
+                timers.append(timer_thread.schedule(operation._deadline, time_out))
+            operation = operation.parent
+        return timers
 
     def _time_out(self, run_callbacks: Callable[[Callable[[], None]], object] | None = None) -> bool:
         return self._request(Verdict(CancelationReason.TIMEOUT, None, "deadline", time.time()), run_callbacks)

@@ -141,6 +141,7 @@ class OperationStore:
         self._history: dict[OperationKind, OrderedDict[str, OperationContext]] = {kind: OrderedDict() for kind in OperationKind}
         self._end_tokens: dict[str, EndToken] = {}
         self._abandoned_threads = 0
+        self._failed_interruptions = 0
 
     @property
     def history_limit(self) -> int:
@@ -196,6 +197,11 @@ class OperationStore:
         """A thread was left behind by its operation (+1), or such a thread ended (-1)."""
         with self._lock:
             self._abandoned_threads += change
+
+    def count_failed_interruption(self) -> None:
+        """An interrupter raised."""
+        with self._lock:
+            self._failed_interruptions += 1
 
     def _move(self, entry: Entry, status: OperationStatus) -> None:
         by_status = self._tallies[entry.kind].by_status
@@ -319,6 +325,7 @@ class OperationStore:
             durations = sum(tally.durations for tally in tallies)
             latencies = [seconds for tally in tallies for seconds in tally.latencies]
             abandoned_threads = self._abandoned_threads
+            failed_interruptions = self._failed_interruptions
         return OperationStatistics(
             total_operations=total,
             **{f"{status}_operations": by_status[status] for status in OperationStatus},
@@ -327,6 +334,7 @@ class OperationStore:
             average_duration_seconds=seconds / durations if durations else None,
             cancel_latency_seconds=_percentiles(latencies),
             abandoned_threads=abandoned_threads,
+            failed_interruptions=failed_interruptions,
         )
 
 

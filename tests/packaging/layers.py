@@ -7,8 +7,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"callables", "ending", "errors", "extras", "forks", "identifiers", "instances", "models", "verdicts"}),
     # state
     frozenset({"flags", "names", "store", "timer_thread", "token", "waiters", "wakeup"}),
-    frozenset({"bridges", "decorator", "operation", "progress", "scopes", "shielding", "sources", "streams", "threads"}),
-    frozenset({"interrupters", "jobs", "registry", "transports"}),
+    frozenset(
+        {"bridges", "decorator", "operation", "progress", "regions", "scopes", "shielding", "sources", "streams", "threads"}
+    )
+    | {"interrupters"},  # stand on operations, whose methods hand over to them when they are called
+    frozenset({"jobs", "registry", "transports"}),
     # cancelable_core/__init__.py: the public names of all of the above
     frozenset({""}),
     # decided once, as plain values

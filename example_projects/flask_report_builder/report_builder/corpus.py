@@ -37,7 +37,7 @@ def _all_files(corpus: Path) -> list[str]:
     for folder, subfolders, names in os.walk(corpus):
         subfolders[:] = [name for name in subfolders if name not in _LEFT_OUT]
         found += [Path(folder, name).relative_to(corpus).as_posix() for name in names if name.endswith(".py")]
-    return sorted(found)
+    return sorted(path for path in found if path.isprintable())  # a name with a line end would be two in a list of names
 
 
 class SourceFile:

@@ -1,4 +1,4 @@
-"""What a report looks for. Each pass reads every file once and can say at any time what it has found so far."""
+"""What a report looks for. Each pass looks at every file once and can say at any time what it has found so far."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, Generic, TypeVar
 
@@ -29,15 +30,26 @@ VOCABULARY_MINIMUM = 100
 """Files with fewer different words than this are too short to be called similar."""
 
 
-class Pass(ABC, Generic[T]):
+class Pass(ABC):
     """One way to look at the files.
 
     Concurrency:
-        `examine` does the work, and one thread at a time calls it. `merge` and `findings` are quick and share a lock, which
-        whoever calls them holds.
+        `findings`, and what adds to them, is quick and shares a lock, which whoever calls it holds.
     """
 
     title: str
+
+    @abstractmethod
+    def findings(self) -> dict[str, Any]:
+        """What was found so far, as plain values."""
+
+
+class FilePass(Pass, Generic[T]):
+    """A pass that reads one file after the other.
+
+    Concurrency:
+        `examine` does the work, and one thread at a time calls it, without the lock.
+    """
 
     @abstractmethod
     def examine(self, file: SourceFile) -> T:
@@ -47,12 +59,24 @@ class Pass(ABC, Generic[T]):
     def merge(self, found: T) -> None:
         """Add what was found in one file."""
 
+
+class CommandPass(Pass):
+    """A pass that is a command: it reads the names of all files, one in a line."""
+
     @abstractmethod
-    def findings(self) -> dict[str, Any]:
-        """What was found so far, as plain values."""
+    def command(self, folder: str) -> Sequence[str]:
+        """The command.
+
+        Args:
+            folder: Empty; for what it has to write.
+        """
+
+    @abstractmethod
+    def merge(self, output: str, errors: str) -> int:
+        """Add what it said, maybe only half of it, and tell at how many files it looked."""
 
 
-class WordIndex(Pass[Counter[str]]):
+class WordIndex(FilePass[Counter[str]]):
     """How often each word occurs, and in how many files."""
 
     title = "word index"
@@ -76,7 +100,7 @@ class WordIndex(Pass[Counter[str]]):
         }
 
 
-class LineStatistics(Pass[tuple[str, list[int], int, int]]):
+class LineStatistics(FilePass[tuple[str, list[int], int, int]]):
     """How long lines are, and what is on them."""
 
     title = "line statistics"
@@ -115,7 +139,7 @@ class LineStatistics(Pass[tuple[str, list[int], int, int]]):
         }
 
 
-class Neighbours(Pass[Counter[tuple[str, str]]]):
+class Neighbours(FilePass[Counter[tuple[str, str]]]):
     """Which identifiers stand together in one statement.
 
     There are millions of such pairs, most of them seen once. When there are too many, the rarest are let go (lossy counting):
@@ -146,7 +170,7 @@ class Neighbours(Pass[Counter[tuple[str, str]]]):
         return {"top": [{"names": list(pair), "statements": count} for pair, count in top]}
 
 
-class SimilarFiles(Pass[tuple[str, frozenset[str], list[tuple[float, str]]]]):
+class SimilarFiles(FilePass[tuple[str, frozenset[str], list[tuple[float, str]]]]):
     """Which files use the same words: every file against every other."""
 
     title = "similar files"
@@ -181,10 +205,35 @@ def _similarity(one: frozenset[str], other: frozenset[str]) -> float:
     return common / (len(one) + len(other) - common)
 
 
-PASSES: dict[str, type[Pass[Any]]] = {
+class Compiler(CommandPass):
+    """What Python's own compiler says about the files."""
+
+    title = "compiler"
+
+    def __init__(self) -> None:
+        self._refused: list[str] = []
+        self._warnings = 0
+
+    def command(self, folder: str) -> Sequence[str]:
+        # unbuffered, so that what it said is there when it is cancelled; and what it makes goes into nobody's library
+        return [sys.executable, "-I", "-u", "-X", f"pycache_prefix={folder}", "-m", "compileall", "-f", "-i", "-"]
+
+    def merge(self, output: str, errors: str) -> int:
+        lines = output.splitlines()
+        self._refused = [line.split('"')[1] for line in lines if line.startswith("***   File ") and line.count('"') > 1]
+        self._warnings = sum("Warning: " in line for line in errors.splitlines())
+        return sum(line.startswith("Compiling ") for line in lines)
+
+    def findings(self) -> dict[str, Any]:
+        top = [{"file": path} for path in self._refused[:SHOWN]]
+        return {"warnings": self._warnings, "refused": len(self._refused), "top": top}
+
+
+PASSES: dict[str, type[Pass]] = {
     "words": WordIndex,
     "lines": LineStatistics,
     "neighbours": Neighbours,
     "similar": SimilarFiles,
+    "compiler": Compiler,
 }
 """All passes, by the names that requests use."""

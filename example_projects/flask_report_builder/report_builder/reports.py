@@ -6,13 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CalledProcessError, CompletedProcess
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from cancelable_core import Job
+from cancelable_core import Cancelable, Job, OperationCancelled
 from cancelable_flask import current_operation
 
 from .corpus import SourceFile, Unreadable
-from .passes import PASSES
+from .passes import PASSES, CommandPass, FilePass, Pass
 
 __all__ = ["Report", "Reports", "build_report"]
 
@@ -33,25 +35,33 @@ class Report:
         self.corpus = corpus
         self.pattern = pattern
         self.files = files
-        self.passes = {name: PASSES[name]() for name in passes}
+        self.passes: dict[str, Pass] = {name: PASSES[name]() for name in passes}
         self._lock = threading.Lock()
         self._files_read = dict.fromkeys(passes, 0)
         self._words_read = 0
         self._skipped: dict[str, str] = {}
 
     @property
-    def steps(self) -> list[tuple[str, str]]:
-        """Every file of every pass."""
-        return [(name, path) for name in self.passes for path in self.files]
+    def steps(self) -> list[tuple[str, str | None]]:
+        """Every file of every pass; None for all of them at once."""
+        return [
+            (name, path) for name, one in self.passes.items() for path in (self.files if isinstance(one, FilePass) else [None])
+        ]
 
     @property
     def words_read(self) -> int:
         """How many words were read so far, in all passes."""
         return self._words_read
 
-    def read(self, pass_name: str, path: str) -> None:
-        """Have one pass look at one file."""
+    def look(self, pass_name: str, path: str | None) -> None:
+        """Take one step."""
         one_pass = self.passes[pass_name]
+        if isinstance(one_pass, CommandPass):
+            self._run(pass_name, one_pass)
+        elif isinstance(one_pass, FilePass) and path is not None:
+            self._read(pass_name, one_pass, path)
+
+    def _read(self, pass_name: str, one_pass: FilePass[Any], path: str) -> None:
         try:
             file = SourceFile(self.corpus, path)
         except Unreadable as error:
@@ -64,6 +74,24 @@ class Report:
             one_pass.merge(found)
             self._files_read[pass_name] += 1
             self._words_read += words
+
+    def _run(self, pass_name: str, one_pass: CommandPass) -> None:
+        """A command over all files. A cancel ends it, with all it started; what it said until then is kept."""
+        operation = _current_operation()
+        with TemporaryDirectory() as folder:
+            try:
+                said = operation.run_process(
+                    one_pass.command(folder), input="\n".join(self.files), encoding="utf-8", cwd=self.corpus
+                )
+            except OperationCancelled as error:
+                if isinstance(error.__cause__, CalledProcessError):
+                    self._heard(pass_name, one_pass, error.__cause__)
+                raise
+            self._heard(pass_name, one_pass, said)
+
+    def _heard(self, pass_name: str, one_pass: CommandPass, said: CompletedProcess[str] | CalledProcessError) -> None:
+        with self._lock:
+            self._files_read[pass_name] = one_pass.merge(said.stdout, said.stderr)
 
     def as_json(self) -> dict[str, Any]:
         """Everything there is to tell, partial or not."""
@@ -84,15 +112,20 @@ class Report:
 
 
 def build_report(report: Report) -> None:
-    """The job: read all files, one after the other, in each pass."""
+    """The job: look at all files, one after the other, in each pass."""
+    operation = _current_operation()
+    steps = report.steps
+    for done, (pass_name, path) in enumerate(operation.iterate(steps)):  # raises between two steps once it was cancelled
+        message = f"{report.passes[pass_name].title}: {path or 'all files'}"
+        operation.report_progress(message, current=done, total=len(steps), words_found=report.words_read)
+        report.look(pass_name, path)
+    operation.report_progress("all files were read", current=len(steps), total=len(steps), words_found=report.words_read)
+
+
+def _current_operation() -> Cancelable:
     operation = current_operation()
     assert operation is not None, "runs as a job"
-    steps = report.steps
-    for done, (pass_name, path) in enumerate(operation.iterate(steps)):  # raises between two files once it was cancelled
-        message = f"{report.passes[pass_name].title}: {path}"
-        operation.report_progress(message, current=done, total=len(steps), words_found=report.words_read)
-        report.read(pass_name, path)
-    operation.report_progress("all files were read", current=len(steps), total=len(steps), words_found=report.words_read)
+    return operation
 
 
 class Reports:

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from cancelable_core import Cancelable
 from report_builder import passes
 from report_builder.corpus import SourceFile, Unreadable, find_files
-from report_builder.passes import PASSES
+from report_builder.passes import PASSES, Compiler, FilePass
 
 
 def findings(name: str, corpus: Path) -> dict[str, Any]:
     one = PASSES[name]()
+    assert isinstance(one, FilePass)
     for path in find_files(corpus, "*"):
         one.merge(one.examine(SourceFile(corpus, path)))
     return one.findings()
@@ -55,6 +57,23 @@ def test_similar_files_are_found(corpus: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found["top"][0] == {"files": ["package/third.py", "twin.py"], "similarity": 1.0}
 
 
+def test_the_compiler_names_what_it_refuses_and_counts_its_warnings(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "bad.py").write_text("(")
+    (corpus / "odd.py").write_text("1 is 1\n")
+    compiler, files = Compiler(), find_files(corpus, "*")
+    with Cancelable(register=False) as operation:
+        said = operation.run_process(compiler.command(str(tmp_path)), input="\n".join(files), encoding="utf-8", cwd=corpus)
+    assert compiler.merge(said.stdout, said.stderr) == len(files) == 5
+    assert compiler.findings() == {"warnings": 1, "refused": 1, "top": [{"file": "bad.py"}]}
+    assert not list(corpus.rglob("*.pyc")), "written into somebody's library"
+
+
+def test_half_of_what_the_compiler_says_is_understood() -> None:
+    compiler = Compiler()
+    assert compiler.merge("Compiling 'a.py'...\nCompiling 'b.py'...\n***   File \"b.p", "") == 2
+    assert compiler.findings() == {"warnings": 0, "refused": 0, "top": []}
+
+
 @pytest.mark.parametrize("name", PASSES)
 def test_a_pass_without_files_found_nothing(name: str) -> None:
     found = PASSES[name]().findings()
@@ -71,6 +90,7 @@ def test_what_is_no_source_is_unreadable(corpus: Path, content: bytes) -> None:
 def test_a_pattern_chooses_among_the_sources_below_the_corpus_only(corpus: Path) -> None:
     (corpus.parent / "outside.py").write_text("secret = 1\n")
     (corpus / "notes.txt").write_text("no source\n")
+    (corpus / "two\nlines.py").write_text("")
     (corpus / "site-packages").mkdir()
     (corpus / "site-packages" / "foreign.py").write_text("")
     assert find_files(corpus, "*") == ["first.py", "package/second.py", "package/third.py"]

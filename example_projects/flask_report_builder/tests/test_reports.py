@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from cancelable_core import OperationStatus
 from report_builder import create_app
 from report_builder.extensions import cancelable
+from report_builder.passes import Compiler
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -37,10 +38,10 @@ def test_a_report_reads_all_files_in_all_passes(app: Flask, visitor: FlaskClient
     assert report["status"] == "completed"
     assert report["files"] == 3
     assert report["skipped"] == {}
-    assert [one["files_read"] for one in report["passes"].values()] == [3, 3, 3, 3]
+    assert [one["files_read"] for one in report["passes"].values()] == [3, 3, 3, 3, 3]
     assert report["passes"]["lines"]["findings"]["lines"] == 6
     progress = visitor.get(f"/jobs/{report_id}").json["progress"]
-    assert (progress["current"], progress["total"], progress["words_found"]) == (12, 12, report["words_read"])
+    assert (progress["current"], progress["total"], progress["words_found"]) == (13, 13, report["words_read"])
 
 
 def test_what_was_found_until_the_cancel_is_kept(app: Flask, visitor: FlaskClient, gate: Path) -> None:
@@ -58,6 +59,23 @@ def test_what_was_found_until_the_cancel_is_kept(app: Flask, visitor: FlaskClien
     assert report["passes"]["words"]["files_read"] == 2
     assert report["passes"]["words"]["findings"]["top"][0] == {"word": "apples", "occurrences": 3, "files": 1}
     assert visitor.get(f"/jobs/{report_id}").json["message"] == "enough"
+
+
+def test_a_cancel_ends_the_command_of_a_pass_and_keeps_what_it_said(
+    app: Flask, visitor: FlaskClient, gate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler leaves out what is no regular file, so that another command stands at the gate in its place."""
+    command = ["sh", "-c", """echo "Compiling 'first.py'..."; echo "Compiling 'gate.py'..."; cat gate.py; echo never"""]
+    monkeypatch.setattr(Compiler, "command", lambda *_: command)
+    report_id = start(visitor, passes=["compiler"])
+    with gate.open("wb", buffering=0) as writer:  # opens once the command stands there
+        assert visitor.get(f"/jobs/{report_id}").json["progress"]["message"] == "compiler: all files"
+        answer = visitor.post(f"/jobs/{report_id}/cancel", json={"wait_seconds": 10})
+        assert answer.json["operation"]["status"] == "cancelled"
+        with pytest.raises(BrokenPipeError):  # nobody reads any more
+            writer.write(b"pass\n")
+    report = visitor.get(f"/reports/{report_id}").json
+    assert report["passes"]["compiler"]["files_read"] == 2
 
 
 def test_a_file_that_is_no_source_is_left_out_and_named(app: Flask, visitor: FlaskClient, corpus: Path) -> None:
