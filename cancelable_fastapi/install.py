@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any, Unpack
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from starlette.middleware import Middleware
@@ -70,7 +70,8 @@ def install(app: FastAPI, *, prefix: str = _USUAL_PREFIX, **settings: Unpack[Set
     app.user_middleware.append(Middleware(CancelableMiddleware, application=application, resolver=resolver))
     app.include_router(make_router(application, resolver), prefix=application.settings.url_prefix)
     # the application's own comes first; Starlette calls it for WebSockets too, which its annotation leaves out
-    app.exception_handlers.setdefault(QueueFull, _answer_queue_full)  # type: ignore[arg-type]
+    answer: Any = _answer_queue_full
+    app.exception_handlers.setdefault(QueueFull, answer)
     suite = CancelableSuite(application.settings, application.registry, application.jobs)
     app.state.cancelable = suite
     return suite
