@@ -120,7 +120,7 @@ ASGI_SERVERS = (
     ServerKind(
         "granian-asgi", "asgi", ("-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "{app}")
     ),
-    ServerKind("-m", "daphne", "asgi", ("-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "{app}")),
+    ServerKind("daphne", "asgi", ("-m", "daphne", "-b", "127.0.0.1", "-p", "{port}", "{app}")),
     ServerKind("gunicorn-asgi", "asgi", _gunicorn("asgi")),
 )
 
