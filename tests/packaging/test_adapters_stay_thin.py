@@ -43,7 +43,7 @@ def _strings(module: str) -> Iterator[tuple[int, str]]:
 
 
 def code_lines(package: str) -> int:
-    """Lines that do something: no docstrings, comments or empty lines, nor imports and ``__all__``, which only say from where."""
+    """Lines that do something: no docstrings, comments or empty lines, nor imports and ``__all__``."""
     return sum(len(_code_lines(module)) for module in modules_of(package) if not module.startswith(TOOLS))
 
 
