@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -198,6 +199,10 @@ async def _call(
     except departures:
         response.client_has_gone()
         raise
+    except OperationCancelled:
+        response.take_back()
+        raise
+    await response.send_held()
     if scope["type"] == "http" and response.has_started and not response.is_complete:
         response.client_has_gone()  # Starlette leaves a stream without a word then
 
@@ -237,12 +242,13 @@ async def send_response(response: EndpointResponse, send: Send) -> None:
 class AsgiResponse:
     """Passes the application's messages on, adds our headers to the first, and ends the operation after the last."""
 
-    __slots__ = ("_says_cancelled", "_send", "_which", "client", "has_started", "is_complete", "operation")
+    __slots__ = ("_held", "_says_cancelled", "_send", "_which", "client", "has_started", "is_complete", "operation")
 
     def __init__(self, send: Send, operation: RequestOperation, client: AsgiClient, which: str) -> None:
         self._send = send
         self._which = which
         self._says_cancelled = False
+        self._held: list[Message] | None = None
         self.operation = operation
         self.client = client
         self.has_started = False
@@ -253,6 +259,23 @@ class AsgiResponse:
         is_start = message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start")
         if is_start:
             message = self._start(message)
+        if self._held is not None:
+            self._held.append(message)
+            return
+        await self._pass_on(message, is_start=is_start)
+
+    async def send_held(self) -> None:
+        """The application returned, so that it meant what it said."""
+        held, self._held = self._held, None
+        for number, message in enumerate(held or ()):
+            await self._pass_on(message, is_start=number == 0)
+
+    def take_back(self) -> None:
+        """It raised what it had answered: the answer was its last resort, and there is a better one to give."""
+        if self._held is not None:
+            self._held, self.has_started = None, False
+
+    async def _pass_on(self, message: Message, *, is_start: bool) -> None:
         is_last = is_last_message(message)
         self.is_complete = self.is_complete or is_last  # before it goes: from then on nobody leaves too early
         self.client.sending(is_last=is_last)
@@ -286,6 +309,8 @@ class AsgiResponse:
         if handled is not None and not self.operation.is_over and self.operation.cancelation_in(handled):
             self._says_cancelled = True
             self.operation.failed_with(handled)
+            if message.get("status", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                self._held = []  # a mounted application of Starlette's says 500 to what it raises again right after
         self.operation.response_started()
         headers = [*message.get("headers", ())]  # ours, not the application's own object
         present = {bytes(name).decode("latin-1").lower(): bytes(value).decode("latin-1") for name, value in headers}

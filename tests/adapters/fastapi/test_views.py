@@ -70,6 +70,7 @@ VIEWS = [
     pytest.param(_async_function, _route, id="async function on Starlette"),
     pytest.param(_async_function, _mounted, id="async function mounted"),
     pytest.param(_function, _route, id="function on Starlette"),
+    pytest.param(_function, _mounted, id="function mounted"),
     pytest.param(_class, _route, id="class"),
 ]
 
