@@ -17,14 +17,14 @@ import anyio
 import anyio.lowlevel
 
 from . import forks
-from .callables import is_coroutine_function
+from .callables import is_coroutine_function, refuse_what_never_runs
 from .errors import BridgeClosed, BridgeFull
 from .flags import WAKE
 from .operation import current_operation
 from .store import default_store
 from .threads import ThreadCall
 from .waiters import ThreadWaiter
-from .wakeup import context_for_a_thread, names_the_loop, running_port
+from .wakeup import context_for_a_thread, is_native_cancelation, names_the_loop, running_port, was_asked_to_stop
 
 __all__ = ["AnyioBridge", "BridgeStatistics", "ContextBridge"]
 
@@ -280,9 +280,12 @@ class AnyioBridge:
         """
         if not self._open:
             raise BridgeClosed("the bridge is not open")
-        operation = current_operation()
-        count = (default_store() if operation is None else operation).count_abandoned_threads
-        call = ThreadCall(partial(func, *args, **kwargs), context_for_a_thread(), count)
+        refuse_what_never_runs("run_in_thread", func)
+        operation, work = current_operation(), partial(func, *args, **kwargs)
+        if operation is None:
+            call = ThreadCall(work, context_for_a_thread(), default_store().count_abandoned_threads)
+        else:
+            call = operation.thread_call(work)
         return await call.wait(limiter=self._limiter, abandon_on_cancel=True)
 
     @property
@@ -358,7 +361,10 @@ class AnyioBridge:
             value = await (call.func(*call.args) if coroutine is None else coroutine)
         except Exception as error:
             self._fail(call, error)
-        except BaseException:
+        except BaseException as error:
+            if is_native_cancelation(error) and not was_asked_to_stop():
+                self._fail(call, error)  # it awaited what somebody else had cancelled: its own affair
+                return
             self._cancel(call)
             raise
         else:

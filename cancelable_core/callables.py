@@ -7,12 +7,32 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import cast
 
-__all__ = ["is_coroutine_function", "refuse_ambiguous_keywords"]
+__all__ = ["is_coroutine_function", "refuse_ambiguous_keywords", "refuse_what_never_runs"]
 
 
 def is_coroutine_function(func: object) -> bool:
     """Whether calling it gives a coroutine; objects with an async ``__call__`` and partials included."""
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
+
+
+def is_generator_function(func: object) -> bool:
+    """Whether calling it runs nothing yet; objects with such a ``__call__`` and partials included."""
+    kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return any(is_kind(each) for is_kind in kinds for each in (func, getattr(func, "__call__", None)))  # noqa: B004
+
+
+def refuse_what_never_runs(method: str, func: object, *, may_be_async: bool = False) -> None:
+    """Raise for a function whose call only makes an object: its body would never run, and seem to have.
+
+    Args:
+        method: Our method's name, for the message.
+        func: The function to be called.
+        may_be_async: Whether the coroutine that an async function gives is awaited.
+    """
+    if is_generator_function(func):
+        raise TypeError(f"{method}() takes a function that runs when it is called, not a generator function")
+    if not may_be_async and is_coroutine_function(func):
+        raise TypeError(f"{method}() takes a plain function; await an async one")
 
 
 def refuse_ambiguous_keywords(method: str, func: Callable[..., object], given: Mapping[str, object]) -> None:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from . import forks
 from .models import CancelationReason
 from .verdicts import SEAL, Verdict
 
@@ -128,13 +129,16 @@ class Flag:
 class StrongLink(Watcher):
     """From a token to one that lives as long as its operation is open, which takes the link back itself."""
 
-    __slots__ = ("_reason", "_target")
+    __slots__ = ("_generation", "_reason", "_target")
 
     def __init__(self, target: Flag, reason: CancelationReason | None = None) -> None:
         self._target = target
         self._reason = reason
+        self._generation = forks.generation()
 
-    def pass_on(self, verdict: Verdict) -> tuple[Flag, Verdict]:
+    def pass_on(self, verdict: Verdict) -> tuple[Flag, Verdict] | None:
+        if self._generation != forks.generation():
+            return None  # its operation belongs to the process before a fork, where somebody could stop
         return self._target, verdict if self._reason is None else verdict._replace(reason=self._reason)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
@@ -13,10 +12,11 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from contextvars import Context, ContextVar
 from datetime import timedelta
 from functools import partial
+from types import CoroutineType
 from typing import Any, Generic, TypeVar, cast, overload
 
 from . import forks
-from .callables import is_coroutine_function, refuse_ambiguous_keywords
+from .callables import is_coroutine_function, refuse_ambiguous_keywords, refuse_what_never_runs
 from .errors import OperationCancelled, QueueFull, RunnerClosed
 from .flags import WAKE, Watcher
 from .instances import Instances
@@ -253,6 +253,7 @@ class JobRunner:
         """
         ours = {key: kwargs.pop(key) for key in _OUR_KEYWORDS & kwargs.keys()}
         refuse_ambiguous_keywords("submit", func, ours)
+        refuse_what_never_runs("submit", func, may_be_async=True)
         job: Job[Any] = Job(self._operation(**ours), partial(func, *args, **kwargs))
         if is_coroutine_function(func):
             self._start_async(job)
@@ -326,6 +327,7 @@ class JobRunner:
         try:
             with job.operation, self._context():
                 value = job.take_call()()
+                _refuse_coroutine(value)
         except BaseException as raised:  # reported to whoever waits, and logged: the thread goes on with the next job
             error = raised
         self._finish(job, value, error)
@@ -473,6 +475,13 @@ class OwnedJobs:
 _OUR_KEYWORDS = {"name", "owner", "timeout", "job_id", "metadata", "follow_request"}
 
 
+def _refuse_coroutine(value: object) -> None:
+    """A plain function that returned a coroutine has done nothing yet."""
+    if isinstance(value, CoroutineType):
+        value.close()
+        raise TypeError("the job's function returned a coroutine, which nobody awaits: submit an async function")
+
+
 class _PendingCancel(Watcher):
     """Has a pending job settled as soon as it is cancelled, rather than when a thread comes to it."""
 
@@ -490,6 +499,8 @@ class _OwnLoop:
     """An asyncio loop in a daemon thread, for async jobs that were submitted where no lasting loop runs."""
 
     def __init__(self) -> None:
+        import asyncio  # here: plain jobs need no loop, and loading it costs more than all of the suite
+
         self._loop = asyncio.new_event_loop()
         self.port = Port(self._loop, self._loop.call_soon_threadsafe, is_trio=False)
         threading.Thread(target=self._run, name="cancelable-job-loop", daemon=True).start()
@@ -502,9 +513,13 @@ class _OwnLoop:
 
     def close(self) -> None:
         """Stop the loop once its tasks have ended."""
+        import asyncio
+
         asyncio.run_coroutine_threadsafe(self._stop_when_empty(), self._loop)
 
     async def _stop_when_empty(self) -> None:
+        import asyncio
+
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others)
         self._loop.stop()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, Self, TypedDi
 import anyio.lowlevel
 
 from . import ending, forks
-from .callables import refuse_ambiguous_keywords
+from .callables import refuse_ambiguous_keywords, refuse_what_never_runs
 from .errors import OperationCancelled
 from .flags import LINK, WAKE, StrongLink, Watcher, cancel_tree
 from .identifiers import SecretId, checked_operation_id, new_operation_id
@@ -37,7 +37,7 @@ from .timer_thread import Timer, shared_timer
 from .token import CancelAnswer, CancelationToken, Registration
 from .verdicts import Verdict, cancelation_error, reason_and_message
 from .waiters import LONGEST_WAIT_SECONDS, refuse_to_block
-from .wakeup import Port, context_for_a_thread, is_native_cancelation, names_the_loop, running_task
+from .wakeup import Port, context_for_a_thread, is_native_cancelation, names_the_loop, running_task, was_asked_to_stop
 
 if TYPE_CHECKING:
     import subprocess
@@ -154,9 +154,12 @@ class Cancelable:
     """
 
     kind: OperationKind = OperationKind.OPERATION
+    may_get_deadline = False
+    """Whether it may be given another deadline while it runs, as requests are by their route."""
 
     __slots__ = (
         "__weakref__",
+        "_bounded_by",
         "_closed",
         "_created",
         "_deadline",
@@ -231,6 +234,7 @@ class Cancelable:
         self._closed = False
         self._generation = forks.generation()
         self._deadline: float | None = None
+        self._bounded_by: Cancelable | None = None  # the nearest linked ancestor that has, or may yet get, a deadline
         self._disarm: Callable[[], object] | None = None
         self._links: list[tuple[CancelationToken, Watcher]] = []
         self._scope: TokenScope | None = None
@@ -315,7 +319,7 @@ class Cancelable:
         for other in others:
             if not isinstance(other, (Cancelable, CancelationToken)):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"combine() takes operations and tokens, not {type(other).__name__}")
-        parts = [self, *(other for other in others if isinstance(other, Cancelable))]
+        parts = list(dict.fromkeys([self, *(other for other in others if isinstance(other, Cancelable))]))
         if any(part._entered for part in parts):
             raise RuntimeError("combine() takes operations that were not entered or combined yet")
         timeouts = [part._timeout_seconds for part in parts if part._timeout_seconds is not None]
@@ -402,16 +406,12 @@ class Cancelable:
 
     @property
     def remaining_seconds(self) -> float | None:
-        """Seconds to the nearest deadline, this operation's or an enclosing parent's; None without any, 0 when it is past."""
-        nearest: float | None = None
-        now = time.monotonic()
-        operation: Cancelable | None = self
-        while operation is not None:
-            left = operation._timeout_seconds if operation._deadline is None else operation._deadline - now
-            if left is not None and (nearest is None or left < nearest):
-                nearest = left
-            operation = operation.parent
-        return None if nearest is None else max(0.0, nearest)
+        """Seconds to the nearest deadline, its own or a parent's that it is cancelled with; None without any, 0 when past."""
+        nearest = self._nearest_deadline()
+        left = None if nearest is None else nearest - time.monotonic()
+        if self._deadline is None and self._timeout_seconds is not None:  # it starts with the operation
+            left = self._timeout_seconds if left is None else min(left, self._timeout_seconds)
+        return None if left is None else max(0.0, left)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name or self.id!r} {self.status}>"
@@ -475,10 +475,14 @@ class Cancelable:
         """
         refuse_to_block("wait", "await anyio.sleep()")
         until = time.monotonic() + seconds
-        # the deadline is looked at here too: the loop whose timer it is on may be blocked
-        nearest = until if self._deadline is None else min(until, self._deadline)
-        if self.token.wait(nearest - time.monotonic()) or self._deadline_is_past():
-            return True
+        # deadlines are looked at here too: the loop whose timer they are on may be blocked
+        while True:
+            deadline = self._nearest_deadline()
+            nearest = until if deadline is None else min(until, deadline)
+            if self.token.wait(nearest - time.monotonic()) or self._deadline_is_past():
+                return True
+            if nearest == until or self.is_over:
+                break
         if self.is_over:  # it wakes whoever waits when it ends; a thread that polls in a loop must not spin from then on
             time.sleep(min(max(until - time.monotonic(), 0), LONGEST_WAIT_SECONDS))
         return False
@@ -492,7 +496,7 @@ class Cancelable:
         refuse_to_block("sleep", "await anyio.sleep()")
         self.check()
         if is_shielded(self):
-            time.sleep(max(seconds, 0))
+            time.sleep(min(max(seconds, 0), LONGEST_WAIT_SECONDS))
         elif self.wait(seconds):
             self.check()
 
@@ -565,17 +569,22 @@ class Cancelable:
         """
         if abandon_on_cancel is not None:
             refuse_ambiguous_keywords("run_in_thread", func, {"abandon_on_cancel": abandon_on_cancel})
+        refuse_what_never_runs("run_in_thread", func)
         self.check()  # a cancel that the loop has not come to yet keeps the call from beginning too
-        self._let_threads_see_the_deadline()
-        context = context_for_a_thread()
-        context.run(_current.set, self)
-        context.run(_thread_of.set, self)
-        call = ThreadCall(partial(func, *args, **kwargs), context, self.count_abandoned_threads)
+        call = self.thread_call(partial(func, *args, **kwargs))
         if abandon_on_cancel is False:
             return await call.wait(abandon_on_cancel=False)
         with self._native_scope():  # our own, since a child task need not be inside the operation's
             return await call.wait(abandon_on_cancel=True)
         raise self.error()
+
+    def thread_call(self, func: Callable[[], R]) -> ThreadCall[R]:
+        """A call for a worker thread that sees this operation, also once the operation has left it behind."""
+        self._let_threads_see_the_deadline()
+        context = context_for_a_thread()
+        context.run(_current.set, self)
+        context.run(_thread_of.set, self)
+        return ThreadCall(func, context, self.count_abandoned_threads)
 
     def count_abandoned_threads(self, change: int) -> None:
         """Tell the statistics of a thread that was left behind (+1), or of its end (-1)."""
@@ -742,6 +751,8 @@ class Cancelable:
             self.owner = self.parent.owner if self.parent else None
         self._store.register(self, OperationStatus.PENDING)
         self._tell_store_of_cancel()
+        if self.parent is not None:
+            self._link()  # it is cancelled with its parent while it is pending, too
 
     def _open(self, port: Port | None) -> None:
         if self._entered:
@@ -749,7 +760,8 @@ class Cancelable:
         self._entered = True
         try:
             self._find_parent()
-            self._link()
+            if not self._links:
+                self._link()
             if self._register and not self._is_announced:
                 self._store.register(self, OperationStatus.RUNNING)
                 self._tell_store_of_cancel()
@@ -792,12 +804,15 @@ class Cancelable:
         parent = self.parent
         if parent is not None and not is_shielded(parent):
             self._link_from(parent.token, CancelationReason.PARENT)
+            self._bounded_by = parent if parent._deadline is not None or parent.may_get_deadline else parent._bounded_by
 
     def _link_from(self, source: CancelationToken, reason: CancelationReason | None) -> None:
         link = StrongLink(self.token, reason)
         self._links.append((source, link))
         if not source.watch(link, LINK) and source.verdict is not None:
-            cancel_tree(*link.pass_on(source.verdict))
+            passed = link.pass_on(source.verdict)
+            if passed is not None:
+                cancel_tree(*passed)
 
     def _tell_store_of_cancel(self) -> None:
         if not self.token.watch(_StoreNote(self, self._store), WAKE) and self.token.is_cancelled:
@@ -844,18 +859,33 @@ class Cancelable:
             if operation._deadline is not None and not isinstance(operation._disarm, _TimerThreadTimer):
                 time_out = partial(operation._time_out, timer_thread.dispatch)
                 timers.append(timer_thread.schedule(operation._deadline, time_out))
-            operation = operation.parent
+            operation = operation._bounded_by
         return timers
 
     def _time_out(self, run_callbacks: Callable[[Callable[[], None]], object] | None = None) -> bool:
         return self._request(Verdict(CancelationReason.TIMEOUT, None, "deadline", time.time()), run_callbacks)
 
     def _deadline_is_past(self) -> bool:
-        """Look at the clock, and make a deadline that is past known."""
-        if self._deadline is None or time.monotonic() < self._deadline:
-            return False
-        self._time_out()
-        return self.token.is_cancelled
+        """Look at the clock, and make a deadline that is past known: this one's, or one of those it is cancelled by."""
+        operation: Cancelable | None = self
+        while operation is not None:
+            if operation._deadline is not None and time.monotonic() >= operation._deadline:
+                operation._time_out()
+                if self.token.is_cancelled:
+                    return True
+            operation = operation._bounded_by
+        return False
+
+    def _nearest_deadline(self) -> float | None:
+        """The earliest that can still strike, on the monotonic clock."""
+        nearest: float | None = None
+        operation: Cancelable | None = self
+        while operation is not None:
+            deadline = operation._deadline
+            if deadline is not None and not operation.is_over and (nearest is None or deadline < nearest):
+                nearest = deadline
+            operation = operation._bounded_by
+        return nearest
 
     # --- leaving
 
@@ -911,9 +941,9 @@ class Cancelable:
             others = group.split(lambda each: self._is_own_cancel(each))[1] or group  # before 3.13 a bound method is refused
         if isinstance(others, GeneratorExit):
             self._claim_outside("closed")
-        elif is_native_cancelation(others):
+        elif is_native_cancelation(others) and was_asked_to_stop():
             self._claim_outside("outer scope")
-        else:
+        elif not (isinstance(others, OperationCancelled) and self._ended_with_parent(others)):
             return OperationStatus.FAILED
         return self._cancelled_status()
 
@@ -928,6 +958,13 @@ class Cancelable:
     def _cancelled_status(self) -> OperationStatus:
         timed_out = self.token.reason is CancelationReason.TIMEOUT
         return OperationStatus.TIMED_OUT if timed_out else OperationStatus.CANCELLED
+
+    def _ended_with_parent(self, error: OperationCancelled) -> bool:
+        """Whether a parent's cancel, which is ours as well, was noticed by asking the parent, for whom its error is."""
+        parent = self.parent if self.token.reason is CancelationReason.PARENT else None
+        while parent is not None and parent is not error.lineage:
+            parent = parent.parent
+        return parent is not None
 
     def _is_lineage_of(self, error: OperationCancelled) -> bool:
         operation = error.lineage
@@ -1010,7 +1047,12 @@ def _check_types(name: object, owner: object, token: object, parent: object) -> 
 
 
 def _seconds(timeout: float | timedelta) -> float:
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    if isinstance(timeout, str | bytes):  # which float() would read
+        raise TypeError(f"timeout must be seconds or a timedelta, not {type(timeout).__name__}")
+    try:
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    except OverflowError:
+        raise ValueError("timeout must be a number of seconds that fits into a float") from None
     if math.isnan(seconds) or seconds < 0:
         raise ValueError(f"timeout must be 0 or more seconds, not {seconds}")
     return seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,7 @@ from .store import OperationStore, default_store
 from .transports.base import Transport
 from .transports.local import LocalTransport
 from .verdicts import reason_and_message
+from .waiters import refuse_to_block
 
 __all__ = ["Filters", "OperationRegistry", "ThreadSafeRegistry", "escape_pattern"]
 
@@ -68,6 +70,8 @@ class _Face:
     __slots__ = ("_transport",)
 
     def __init__(self, store: OperationStore | Transport | None = None) -> None:
+        if store is not None and not isinstance(store, OperationStore | Transport):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a registry shows an OperationStore or a Transport, not {type(store).__name__}")
         self._transport = store if isinstance(store, Transport) else LocalTransport(store or default_store())
 
     @property
@@ -111,12 +115,18 @@ class ThreadSafeRegistry(_Face):
             wait_seconds: How long to wait for the operation to end; 0 returns at once.
             origin: Who or what cancels.
 
+        Raises:
+            RuntimeError: To wait on a running event loop's thread; nothing was cancelled then.
+            ValueError: ``wait_seconds`` is NaN.
+
         Returns:
             What happened; truthy when the request was accepted. FINISHED, UNKNOWN or LOST when there is nothing left to stop.
 
         Concurrency:
             Any thread; a signal handler too when ``wait_seconds`` is 0 and the registry is local.
         """
+        if _will_wait(wait_seconds):
+            refuse_to_block("cancel_operation", "wait_seconds=0, or the OperationRegistry")  # before anything is cancelled
         result = self._transport.cancel(_id(operation_id), _request(reason, message, origin))
         if not result or wait_seconds <= 0:
             return result
@@ -212,6 +222,7 @@ class OperationRegistry(_Face):
         origin: str | None = None,
     ) -> CancelResult:
         """See `ThreadSafeRegistry.cancel_operation`."""
+        _will_wait(wait_seconds)
         cancel = partial(self._sync.cancel_operation, operation_id, reason, message, origin=origin)
         result = await self._ask(cancel)
         if not result or wait_seconds <= 0:
@@ -269,6 +280,12 @@ class OperationRegistry(_Face):
     async def get_statistics(self, kind: OperationKind | Collection[OperationKind] | None = None) -> OperationStatistics:
         """See `ThreadSafeRegistry.get_statistics`."""
         return await self._ask(partial(self._sync.get_statistics, kind))
+
+
+def _will_wait(wait_seconds: float) -> bool:
+    if math.isnan(wait_seconds):
+        raise ValueError("wait_seconds must not be NaN")
+    return wait_seconds > 0
 
 
 def _id(operation_id: object) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import anyio
-
 from .flags import WAKE, Watcher
 from .token import CancelationToken
-from .wakeup import new_cancel_scope, running_port
+from .wakeup import is_native_cancelation, new_cancel_scope, running_port, was_asked_to_stop
 
 if TYPE_CHECKING:
     from .wakeup import CancelScope, Port
@@ -57,11 +53,7 @@ class TokenScope(Watcher):
 
         asgiref's `sync_to_async` does, if it is awaited where an error is being handled.
         """
-        if not isinstance(exc, asyncio.CancelledError):
-            return False
-        task = asyncio.current_task()
-        from_outside = anyio.current_effective_deadline() == -math.inf or (task is not None and task.cancelling() > 0)
-        return not from_outside
+        return exc is not None and is_native_cancelation(exc) and not was_asked_to_stop()
 
     def wake(self) -> None:
         if self._scope is not None:

@@ -46,7 +46,7 @@ class SignalSource:
     def __init__(self, signals: Sequence[int]) -> None:
         if not signals:
             raise ValueError("with_signal needs at least one signal")
-        self._signals = [signal.Signals(number) for number in signals]
+        self._signals = list(dict.fromkeys(signal.Signals(number) for number in signals))
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         self._token: CancelationToken | None = None
 

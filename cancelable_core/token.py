@@ -31,6 +31,9 @@ class CancelAnswer:
     def __init__(self, won: bool) -> None:
         self._won = won
 
+    def __bool__(self) -> bool:
+        return self._won
+
     def __await__(self) -> Generator[None, None, bool]:
         return self._won
         yield
@@ -223,6 +226,9 @@ class CompositeToken(CancelationToken):
         super().__init__()
         if not parts:
             raise ValueError("a composite token needs at least one token")
+        for part in parts:
+            if not isinstance(part, CancelationToken):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"tokens are composed of tokens, not {type(part).__name__}; an operation has one as its .token")
         self._parts = parts
         self._dependants: dict[Watcher, bool] = {}
         self._links = [_PartLink(self, part) for part in parts]

@@ -7,7 +7,7 @@ are documented for all of them, return at once, and need nothing started beforeh
 
 from __future__ import annotations
 
-import asyncio
+import math
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
@@ -18,6 +18,7 @@ import anyio
 from . import forks
 
 if TYPE_CHECKING:
+    import asyncio
     from typing import Protocol
 
     class CancelScope(Protocol):
@@ -41,10 +42,22 @@ __all__ = [
     "new_cancel_scope",
     "running_port",
     "running_task",
+    "was_asked_to_stop",
 ]
 
-# public in spite of its name: in asyncio.events.__all__; without a loop it says None rather than raise
-_running_asyncio_loop = asyncio._get_running_loop
+
+def _find_running_loop() -> object | None:
+    """No loop of asyncio can be running before it is loaded, and loading it costs more than all of the suite."""
+    events = sys.modules.get("asyncio.events")
+    if events is None or not hasattr(events, "_get_running_loop"):
+        return None
+    global _running_asyncio_loop
+    # public in spite of its name: in asyncio.events.__all__; without a loop it says None rather than raise
+    _running_asyncio_loop = events._get_running_loop
+    return _running_asyncio_loop()
+
+
+_running_asyncio_loop: Callable[[], object | None] = _find_running_loop
 
 
 def _in_trio() -> bool:
@@ -120,7 +133,7 @@ def running_port() -> Port | None:
     if _in_trio():
         token = sys.modules["trio"].lowlevel.current_trio_token()
         return Port(token, token.run_sync_soon, is_trio=True)
-    loop = _running_asyncio_loop()
+    loop: Any = _running_asyncio_loop()
     return None if loop is None else Port(loop, loop.call_soon_threadsafe, is_trio=False)
 
 
@@ -152,7 +165,23 @@ def running_task() -> object | None:
     if _in_trio():
         lowlevel = sys.modules["trio"].lowlevel
         return cast("object", lowlevel.current_task()) if lowlevel.in_trio_task() else None
-    return None if _running_asyncio_loop() is None else asyncio.current_task()
+    return None if _running_asyncio_loop() is None else _current_asyncio_task()
+
+
+def _current_asyncio_task() -> Any:
+    return sys.modules["asyncio"].current_task()
+
+
+def was_asked_to_stop() -> bool:
+    """Whether somebody cancels the running task, or a scope around it, so that a native cancelation that comes here is his.
+
+    On asyncio it may be a stranger's: whoever awaits a future that was cancelled meets the same exception. Without a running
+    task, as in a thread that a loop waits for, it can only have come from outside.
+    """
+    if _in_trio() or _running_asyncio_loop() is None:
+        return True
+    task = _current_asyncio_task()
+    return task is None or task.cancelling() > 0 or anyio.current_effective_deadline() == -math.inf
 
 
 _scope_classes: dict[bool, type[Any]] = {}
@@ -170,8 +199,10 @@ def new_cancel_scope(port: Port, *, shield: bool = False) -> CancelScope:
 
 def is_native_cancelation(error: BaseException) -> bool:
     """Whether a loop's own cancelation passes, alone or as a group of nothing else."""
-    trio = sys.modules.get("trio")
-    native = (asyncio.CancelledError,) if trio is None else (asyncio.CancelledError, trio.Cancelled)
+    asyncio, trio = sys.modules.get("asyncio.exceptions"), sys.modules.get("trio")
+    native: tuple[type[BaseException], ...] = () if asyncio is None else (asyncio.CancelledError,)
+    if trio is not None:
+        native += (trio.Cancelled,)
     if isinstance(error, BaseExceptionGroup):
         members = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(is_native_cancelation(member) for member in members)

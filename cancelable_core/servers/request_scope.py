@@ -74,6 +74,7 @@ class RequestOperation(Cancelable):
     """
 
     kind = OperationKind.REQUEST
+    may_get_deadline = True
 
     __slots__ = (
         "_client",
