@@ -22,7 +22,7 @@ from tests.postgres import PostgreSQL
 from .databases import django_connection
 
 ROUNDS = int(os.environ.get("CANCELABLE_RACE_ROUNDS", "250"))
-SHORT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT count(*) FROM n"
+SHORT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) SELECT count(*) FROM n"
 NEXT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT count(*) FROM n"
 
 Execute = Callable[[str], Any]
@@ -86,7 +86,7 @@ def test_no_later_statement_is_hit(kind: Any, request: pytest.FixtureRequest, re
         for _ in range(ROUNDS):
             operation = Cancelable(register=False)
             with operation:
-                canceller = Running(_cancel_after, operation, rng.uniform(0, 2 * usual))
+                canceller = Running(_cancel_after, operation, rng.uniform(0, 1.5 * usual))
                 try:
                     execute(SHORT)
                 except OperationCancelled:
