@@ -9,27 +9,10 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from cancelable_core import Interrupter, current_operation
-from cancelable_core.interrupters import InterruptibleCursor, call_interruptible, interrupter_for, undoes
+from cancelable_core import current_operation
+from cancelable_core.interrupters import InterruptibleCursor, LibraryInterrupter, call_interruptible, interrupter_for, undoes
 
-__all__ = ["QueryInterrupter", "interrupt_queries"]
-
-
-class QueryInterrupter(Interrupter):
-    """Stops the driver's call, and knows the driver's error inside Django's."""
-
-    repeats = True
-
-    def __init__(self, inner: Interrupter) -> None:
-        self._inner = inner
-
-    def interrupt(self) -> None:
-        """Make the driver's call end."""
-        self._inner.interrupt()
-
-    def is_interruption(self, error: Exception) -> bool:
-        """Whether the error, or the driver's behind it, is the driver's of an interruption."""
-        return any(isinstance(each, Exception) and self._inner.is_interruption(each) for each in (error, error.__cause__))
+__all__ = ["interrupt_queries"]
 
 
 def interrupt_queries(enabled: bool) -> None:
@@ -61,7 +44,7 @@ def _execute(execute: Callable[..., Any], sql: Any, params: Any, many: bool, con
         return execute(sql, params, many, context)
     cursor = context["cursor"]
     try:
-        interrupter = QueryInterrupter(interrupter_for(context["connection"].connection))
+        interrupter = LibraryInterrupter(interrupter_for(context["connection"].connection))
     except TypeError:  # a database that nothing is known for
         return execute(sql, params, many, context)
     result = call_interruptible(interrupter, execute, sql, params, many, context)

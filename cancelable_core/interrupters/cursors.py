@@ -8,7 +8,7 @@ from typing import Any
 from ..operation import current_operation
 from ..regions import Interrupter
 
-__all__ = ["InterruptibleCursor", "call_interruptible", "undoes"]
+__all__ = ["InterruptibleCursor", "LibraryInterrupter", "call_interruptible", "undoes"]
 
 
 def undoes(statement: object) -> bool:
@@ -57,3 +57,18 @@ class InterruptibleCursor:
             object.__setattr__(self, name, value)
         else:
             setattr(self._cursor, name, value)
+
+
+class LibraryInterrupter(Interrupter):
+    """Stops the driver's call, and knows the driver's error as the cause of a library's."""
+
+    repeats = True
+
+    def __init__(self, driver: Interrupter) -> None:
+        self._driver = driver
+
+    def interrupt(self) -> None:
+        self._driver.interrupt()
+
+    def is_interruption(self, error: Exception) -> bool:
+        return any(isinstance(each, Exception) and self._driver.is_interruption(each) for each in (error, error.__cause__))

@@ -10,7 +10,7 @@ from ..errors import OperationCancelled
 from ..regions import Interrupter
 from ..wakeup import is_native_cancelation
 from . import psycopg, psycopg2, sqlite3
-from .cursors import InterruptibleCursor, call_interruptible, undoes
+from .cursors import InterruptibleCursor, LibraryInterrupter, call_interruptible, undoes
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     AnyEngine = TypeVar("AnyEngine", Engine, AsyncEngine)
 
-__all__ = ["SQLAlchemyInterrupter", "instrument", "interrupter_for"]
+__all__ = ["instrument", "interrupter_for"]
 
 
 def instrument(engine: AnyEngine) -> AnyEngine:
@@ -120,26 +120,10 @@ def _driver_interrupter(connection: object) -> Interrupter | None:
     return None
 
 
-class SQLAlchemyInterrupter(Interrupter):
-    """Stops the driver's call, and knows the driver's error inside SQLAlchemy's."""
-
-    repeats = True
-
-    def __init__(self, inner: Interrupter) -> None:
-        self._inner = inner
-
-    def interrupt(self) -> None:
-        self._inner.interrupt()
-
-    def is_interruption(self, error: Exception) -> bool:
-        cause = getattr(error, "orig", error)
-        return isinstance(cause, Exception) and self._inner.is_interruption(cause)
-
-
-def interrupter_for(connection: Any) -> SQLAlchemyInterrupter | None:
+def interrupter_for(connection: Any) -> LibraryInterrupter | None:
     """For a `sqlalchemy.Connection` over a driver that can be interrupted; None for anything else."""
     library = sys.modules.get("sqlalchemy")
     if library is None or not isinstance(connection, library.Connection):
         return None
     inner = _driver_interrupter(connection.connection.driver_connection)
-    return None if inner is None else SQLAlchemyInterrupter(inner)
+    return None if inner is None else LibraryInterrupter(inner)
