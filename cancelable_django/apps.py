@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.apps import AppConfig
 from django.core import checks
+from django.core.signals import setting_changed
+
+from cancelable_core import ConfigurationError
 
 from .checks import check_configuration
+from .conf import SETTING, interrupts_queries
+from .database import interrupt_queries
 
 __all__ = ["CancelableConfig"]
 
@@ -18,5 +25,17 @@ class CancelableConfig(AppConfig):
     verbose_name = "Cancelable operations"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and have queries interrupted if the settings say so."""
         checks.register(check_configuration, "cancelable")
+        _follow_setting(setting=SETTING)
+        setting_changed.connect(_follow_setting)
+
+
+def _follow_setting(*, setting: str, **_: Any) -> None:
+    if setting != SETTING:
+        return
+    try:
+        enabled = interrupts_queries()
+    except ConfigurationError:  # the system check says so, and the first request
+        enabled = False
+    interrupt_queries(enabled)

@@ -19,9 +19,12 @@ from cancelable_core.servers import WebApplication
 
 from ._asking import runs_on_lasting_loop, submitting_principal_id
 
-__all__ = ["get_application", "read_settings", "registry"]
+__all__ = ["get_application", "interrupts_queries", "read_settings", "registry"]
 
 SETTING = "CANCELABLE"
+
+_INTERRUPT_QUERIES = "interrupt_queries"
+"""Django's only: elsewhere the application has the engine in its hands."""
 
 _lock = threading.Lock()
 _application: WebApplication | None = None
@@ -33,14 +36,32 @@ def read_settings() -> Settings:
     Raises:
         ConfigurationError: A key is unknown or has a value that cannot work.
     """
-    written: object = getattr(django_settings, SETTING, {})
-    if not isinstance(written, Mapping):
-        raise ConfigurationError(f"{SETTING} must be a dictionary", setting=SETTING)
-    mapping = cast("Mapping[str, Any]", written)
+    interrupts_queries()
+    mapping = {key: value for key, value in _written().items() if str(key).lower() != _INTERRUPT_QUERIES}
     if any(key.lower() == "url_prefix" for key in mapping):
         text = f"{SETTING}['URL_PREFIX'] has no effect: urls.py says where the routes lie"
         raise ConfigurationError(text, setting="url_prefix")
     return Settings.from_mapping(mapping, spelled=lambda key: f"{SETTING}['{key.upper()}']")
+
+
+def interrupts_queries() -> bool:
+    """Whether a cancel interrupts database queries: ``CANCELABLE = {"INTERRUPT_QUERIES": True}``.
+
+    Raises:
+        ConfigurationError: It is neither True nor False, or given twice.
+    """
+    values = [value for key, value in _written().items() if str(key).lower() == _INTERRUPT_QUERIES]
+    if len(values) > 1 or any(not isinstance(value, bool) for value in values):
+        text = f"{SETTING}['{_INTERRUPT_QUERIES.upper()}'] must be True or False, once, not {values[-1]!r}"
+        raise ConfigurationError(text, setting=_INTERRUPT_QUERIES)
+    return values == [True]
+
+
+def _written() -> Mapping[str, Any]:
+    written: object = getattr(django_settings, SETTING, {})
+    if not isinstance(written, Mapping):
+        raise ConfigurationError(f"{SETTING} must be a dictionary", setting=SETTING)
+    return cast("Mapping[str, Any]", written)
 
 
 def get_application() -> WebApplication:

@@ -77,6 +77,9 @@ def settings_page() -> str:
         `CancelableExtension`. Django: `CANCELABLE = {"<UPPER>": …}`. FastAPI: keywords of `install`. An unknown key is an error
         that names the nearest one; a key that this version does not implement is refused. Written by `make docs`.
 
+        Django alone has `INTERRUPT_QUERIES` (`False`): whether a cancel ends the queries of its database connections, see
+        [Stop blocking work](../how-to/stop-blocking-work.md#queries). Elsewhere that is a matter of the engine or connection.
+
         """)
     return intro + "\n".join(rows) + "\n"
 

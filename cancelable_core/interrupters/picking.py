@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 from ..operation import current_operation
 from ..regions import Interrupter
@@ -42,12 +43,15 @@ def interrupting(connection: object) -> AbstractContextManager[object]:
     Without an open operation it does nothing. See `Cancelable.interruptible` for what holds inside.
 
     Args:
-        connection: A connection of sqlite3, psycopg 3 or psycopg2, or of SQLAlchemy over one of these.
+        connection: A connection of sqlite3, psycopg 3 or psycopg2, or of SQLAlchemy over one of these. Around awaits on a
+            `psycopg.AsyncConnection` it sees to it that a native cancelation reaches the server.
 
     Raises:
         OperationCancelled: At entry or in place of the driver's error.
         TypeError: Nothing is known to interrupt such an object.
     """
+    if psycopg.is_async(connection):
+        return psycopg.CancelRequestInTime(cast("Any", connection))
     interrupter = interrupter_for(connection)
     operation = current_operation()
     return nullcontext() if operation is None else operation.interruptible(interrupter)

@@ -1,12 +1,18 @@
-"""Stores of a test's own, and certificates for servers that speak TLS."""
+"""Stores of a test's own, certificates for servers that speak TLS, and a PostgreSQL for the session."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 
 from cancelable_core import OperationStore
+from tests.django_project import configure
+from tests.postgres import PostgreSQL, running_postgres
 
 from .servers import Certificates
+
+configure()
 
 
 @pytest.fixture
@@ -17,3 +23,9 @@ def store() -> OperationStore:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates.issued(tmp_path_factory.mktemp("certificates") / "authority.pem")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgreSQL]:
+    with running_postgres() as started:
+        yield started

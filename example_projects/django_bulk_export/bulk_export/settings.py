@@ -47,6 +47,7 @@ MIDDLEWARE = [
 CANCELABLE = {
     "RESPONSE_HEADER": "all",  # so that the page can cancel a stream: its X-Operation-ID is known before its first row
     "JOB_WORKERS": 4,
+    "INTERRUPT_QUERIES": True,
 }
 
 ROOT_URLCONF = "bulk_export.urls"

@@ -16,8 +16,8 @@ from .rows import HEADER, export_rows
 def write_export() -> None:
     """The job: write all rows into the file of the export that has this job's id.
 
-    Cancelled, it removes what it has written so far, since nobody could tell half a table from a whole one. How many rows
-    that were stays visible: in the operation's progress, and in the `Export`.
+    Cancelled, in a query or between two rows, it removes what it has written so far, since nobody could tell half a table from
+    a whole one. How many rows that were stays visible: in the operation's progress, and in the `Export`.
     """
     operation = current_operation()
     assert operation is not None
@@ -40,7 +40,8 @@ def write_export() -> None:
         raise
     finally:
         export.unfinished_file.unlink(missing_ok=True)
-        export.save()
+        with operation.shield():  # a cancelled operation starts no other query
+            export.save()
 
 
 def csv_lines() -> Iterator[str]:
