@@ -17,6 +17,7 @@ import pytest
 from cancelable_core import Cancelable, OperationCancelled, OperationStatus, OperationTimedOut
 from cancelable_core.interrupters.hard_interrupt import HardInterrupt, Injection
 from tests.core.helpers import Running, happens
+from tests.switching import frequent_switches
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -37,10 +38,8 @@ def untraced() -> Iterator[None]:
 
 @pytest.fixture
 def threads_switch_often() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
+    with frequent_switches():
+        yield
 
 
 def count_for_ever(started: threading.Event) -> None:

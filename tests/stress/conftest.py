@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.switching import frequent_switches
+
 SEED = int(os.environ.get("STRESS_SEED", "7417"))
 """Fixed, so that a failure comes back; ``STRESS_SEED=…`` tries another order of things."""
-
-SWITCH_INTERVAL_SECONDS = 1e-5
 
 
 @pytest.fixture
@@ -23,9 +22,7 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(autouse=True)
-def frequent_switches() -> Iterator[None]:
-    """Threads take turns 500 times as often as usual."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    yield
-    sys.setswitchinterval(before)
+def threads_switch_often() -> Iterator[None]:
+    """Of every test here."""
+    with frequent_switches():
+        yield
