@@ -148,10 +148,11 @@ def test_the_query_of_a_request_ends_by_the_route(site: Any, statement: str, pos
 
 
 @SITES
-def test_the_query_of_a_request_ends_by_the_deadline(site: Any, postgres: PostgreSQL) -> None:
+@STATEMENTS
+def test_the_query_of_a_request_ends_by_the_deadline(site: Any, statement: str, postgres: PostgreSQL) -> None:
     with site(postgres, request_timeout_seconds=0.3) as ask:
         started = time.monotonic()
-        assert ask("GET", "/query/sleep")[0] == 504
+        assert ask("GET", f"/query/{statement}")[0] == 504
         assert time.monotonic() - started < STOPPED_SECONDS
         becomes_true(lambda: not postgres.active_queries())
         assert ask("GET", "/query/next") == (200, "1")
