@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from cancelable_fastapi import CurrentJobs, CurrentOperation, install
 
+from .alike import Alike, files_alike
 from .corpus import source_files
 from .events import EventStream, event
 from .generations import Generation, GenerationShelf, write_into
@@ -79,6 +80,11 @@ def create_app(*, piece_seconds: float = 0.05) -> FastAPI:
     ) -> Found:
         files = await operation.run_in_thread(source_files)
         return await operation.run_in_thread(search_sources, files, q, fuzzy=fuzzy, limit=limit)
+
+    @app.get("/alike")
+    async def alike(operation: CurrentOperation, limit: Annotated[int, Query(ge=1, le=1_000)] = 10) -> Alike:
+        files = await operation.run_in_thread(source_files)
+        return await operation.run_in_thread(files_alike, files, limit=limit)
 
     # the dependency refuses a wrong key; CurrentJobs alone would take whoever shows it for nobody, whose text nobody can read
     @app.post("/generations", status_code=202, dependencies=[Depends(who_is_asking)])
