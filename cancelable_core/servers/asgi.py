@@ -141,8 +141,7 @@ async def run_asgi(
         asker: Finds out who is asking, where that must be known: in whose namespace an id is that the client chose.
 
     Raises:
-        OperationCancelled: One that is not this request's; and this request's where the server would go on waiting for the rest
-            of a response.
+        OperationCancelled: One that is not this request's.
         Exception: What the application raised, as it raised it.
     """
     is_websocket = scope["type"] == "websocket"
@@ -175,7 +174,7 @@ async def run_asgi(
             if answer is None or not await answer(error, response.send):
                 await send_response(cancelled_response(error, web.settings), send)
         elif not (response.is_complete or client.has_gone) and _waits_for_the_rest(scope):
-            raise
+            await response.finish()
     except QueueFull as error:
         if response.has_started:
             raise
@@ -227,7 +226,8 @@ def find_owner_soon(operation: RequestOperation, find_owner: Callable[[], Awaita
 def _waits_for_the_rest(scope: Scope) -> bool:
     """Whether the server leaves its client waiting when an application returns in the middle of a response.
 
-    daphne does; it alone names no version of the HTTP specification. An error makes it close the connection.
+    daphne does; it alone names no version of the HTTP specification. An error in the middle of a response would keep it from
+    looking after any other application's end (4.2).
     """
     return "spec_version" not in scope.get("asgi", {})
 
@@ -297,10 +297,16 @@ class AsgiResponse:
         """Nobody is there for the rest of the response."""
         self.operation.end(GeneratorExit())
 
+    async def finish(self) -> None:
+        """End a response that was cut, where the client would wait for the rest for ever."""
+        with anyio.CancelScope(shield=True):
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def close_websocket(self, code: int) -> None:
         """Close it from our side, unless it is closed."""
         if not (self.is_complete or self.client.has_gone):
             with anyio.CancelScope(shield=True):
+                await self.client.stop_reading()  # granian closes nothing while somebody reads
                 await self._send({"type": "websocket.close", "code": code})
 
     def _start(self, message: Message) -> Message:

@@ -31,6 +31,9 @@ LOOK_AHEAD_BYTES = 65_536
 """So much of a body is held for an application that does not read it; then the server is not asked for more, and a client that
 leaves stays unseen until the application reads."""
 
+LAST_SECONDS = 1.0
+"""How long to wait for a server that does not let go of a read that was cancelled."""
+
 GRACE_SECONDS = 0.005
 """Requests that end sooner are never looked after: most do, and a task for each would cost more than they do."""
 
@@ -254,6 +257,13 @@ class AsgiClient:
         self.stop()
         if self._scope is not None:
             self._scope.cancel()
+
+    async def stop_reading(self) -> None:
+        """The same, and wait until the server's ``receive`` is free again."""
+        self.close()
+        with anyio.move_on_after(LAST_SECONDS):
+            while self._task is not None:
+                await self._change()
 
 
 def is_last_message(message: Message) -> bool:
