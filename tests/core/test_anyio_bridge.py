@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import random
@@ -855,3 +856,51 @@ async def test_statistics_add_up_at_every_moment() -> None:
     for producer in producers:
         producer.result()
     assert bridge.statistics == BridgeStatistics(accepted=1_800, completed=1_620, failed=180, cancelled=0, unfinished=0)
+
+
+# --- cancelations that are nobody's business here
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_somebody_elses_cancelation_is_a_failed_call_and_the_bridge_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[BaseException] = []
+    done: list[int] = []
+
+    async def awaits_a_cancelled_future() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with AnyioBridge(on_error=errors.append) as bridge:
+        bridge.call_soon_threadsafe(awaits_a_cancelled_future)
+        await becomes_true_soon(lambda: bridge.statistics.failed == 1)
+        bridge.call_soon_threadsafe(done.append, 1)
+        caller = Running(bridge.call, awaits_a_cancelled_future)
+        await becomes_true_soon(lambda: not caller.is_alive)
+        with pytest.raises(asyncio.CancelledError):
+            caller.result()
+        await becomes_true_soon(lambda: bridge.statistics.completed == 1)
+    assert done == [1]
+    assert [type(error) for error in errors] == [asyncio.CancelledError] * 2
+    assert bridge.statistics == BridgeStatistics(accepted=3, completed=1, failed=2, cancelled=0, unfinished=0)
+    assert "a call through the bridge raised" in caplog.text
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancel_of_the_task_around_the_bridge_still_ends_it(gate: Gate) -> None:
+    entered = anyio.Event()
+    bridge = AnyioBridge()
+
+    async def serve() -> None:
+        async with bridge:
+            bridge.call_soon_threadsafe(gate.wait)
+            entered.set()
+            await anyio.sleep_forever()
+
+    task = asyncio.create_task(serve())
+    await entered.wait()
+    await becomes_true_soon(lambda: gate.waiting == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bridge.statistics == BridgeStatistics(accepted=1, completed=0, failed=0, cancelled=1, unfinished=0)
