@@ -408,6 +408,27 @@ async def test_a_shielded_producer_waits_on_and_does_not_spin(gate: Gate) -> Non
     assert bridge.statistics.completed == 2
 
 
+async def test_a_producer_inside_its_parents_shield_does_not_spin_after_the_parents_deadline(gate: Gate) -> None:
+    operations: list[CountsChecks] = []
+
+    def produce() -> None:
+        with Cancelable(timeout=0.01, register=False, raise_on_cancel=False) as parent, parent.shield():
+            with CountsChecks(register=False) as operation:
+                parent.wait(10)
+                operations.append(operation)
+                bridge.call_soon_threadsafe(int)
+
+    async with AnyioBridge(buffer_size=1) as bridge:
+        fill(bridge, gate, 1)
+        producer = Running(produce)
+        await producers_wait(bridge, 1)
+        await stays_calm(operations[0])
+        gate.open()
+        await becomes_true_soon(lambda: not producer.is_alive)
+        producer.result()
+    assert bridge.statistics.completed == 2
+
+
 async def test_a_producer_that_outlives_its_operation_does_not_spin_after_its_deadline(gate: Gate) -> None:
     async with AnyioBridge(buffer_size=1) as bridge:
         fill(bridge, gate, 1)
