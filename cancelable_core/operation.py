@@ -869,7 +869,8 @@ class Cancelable:
         """Look at the clock, and make a deadline that is past known: this one's, or one of those it is cancelled by."""
         operation: Cancelable | None = self
         while operation is not None:
-            if operation._deadline is not None and time.monotonic() >= operation._deadline:
+            deadline = operation._deadline  # read once: another thread may lift it
+            if deadline is not None and time.monotonic() >= deadline and not operation._closed:
                 operation._time_out()
                 if self.token.is_cancelled:
                     return True
@@ -943,7 +944,7 @@ class Cancelable:
             self._claim_outside("closed")
         elif is_native_cancelation(others) and was_asked_to_stop():
             self._claim_outside("outer scope")
-        elif not (isinstance(others, OperationCancelled) and self._ended_with_parent(others)):
+        elif not self._ended_with_parent(others):
             return OperationStatus.FAILED
         return self._cancelled_status()
 
@@ -959,8 +960,13 @@ class Cancelable:
         timed_out = self.token.reason is CancelationReason.TIMEOUT
         return OperationStatus.TIMED_OUT if timed_out else OperationStatus.CANCELLED
 
-    def _ended_with_parent(self, error: OperationCancelled) -> bool:
+    def _ended_with_parent(self, error: BaseException) -> bool:
         """Whether a parent's cancel, which is ours as well, was noticed by asking the parent, for whom its error is."""
+        if isinstance(error, BaseExceptionGroup):
+            members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+            return all(self._ended_with_parent(member) for member in members)
+        if not isinstance(error, OperationCancelled):
+            return False
         parent = self.parent if self.token.reason is CancelationReason.PARENT else None
         while parent is not None and parent is not error.lineage:
             parent = parent.parent
@@ -982,7 +988,7 @@ class Cancelable:
         if self._disarm is not None:
             self._disarm()
             self._disarm = None
-        for source in self._sources:
+        for source in reversed(self._sources):  # two of the same signal put back what each found there
             source.stop()
         self._unlink()
         self._ended = time.time()

@@ -327,22 +327,12 @@ def test_the_deadline_of_a_parent_that_is_over_is_not_waited_for() -> None:
         child.check()
 
 
-def test_what_is_looked_at_stays_short_however_deep_the_nesting() -> None:
-    with contextlib.ExitStack() as stack:
-        for timeout in (50, 40, 45, 60):
-            innermost = stack.enter_context(Cancelable(str(timeout), timeout=timeout, register=False))
-        assert {each.name for each in innermost._timed} == {"60", "40"}
-        assert innermost.remaining_seconds is not None
-        assert innermost.remaining_seconds <= 40
-        assert stack.enter_context(Cancelable(register=False))._timed is innermost._timed
-
-
 class _MovesItsDeadline(Cancelable):
     """As a request does, whose route's limit comes late and whose application's goes early."""
 
     __slots__ = ()
 
-    _deadline_moves = True
+    may_get_deadline = True
 
 
 def test_a_deadline_that_is_set_while_children_are_open_strikes_in_them() -> None:
