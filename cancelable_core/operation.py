@@ -310,7 +310,8 @@ class Cancelable:
     def combine(self, *others: Cancelable | CancelationToken) -> Cancelable:
         """A new operation that is cancelled as soon as one of the parts is, with that part's reason.
 
-        Takes this one's id, name and options; deadlines start when the combination is entered.
+        Takes this one's id, kind, name and options; deadlines start when the combination is entered. Who subscribed to the
+        progress of a part hears of the combination's.
 
         Raises:
             RuntimeError: A part was entered already. Afterwards the parts themselves cannot be entered any more.
@@ -323,7 +324,7 @@ class Cancelable:
         if any(part._entered for part in parts):
             raise RuntimeError("combine() takes operations that were not entered or combined yet")
         timeouts = [part._timeout_seconds for part in parts if part._timeout_seconds is not None]
-        combined = Cancelable(
+        combined = _Combination(
             self._name,
             owner=self.owner,
             timeout=min(timeouts, default=None),
@@ -333,7 +334,10 @@ class Cancelable:
             raise_on_cancel=self._raise_on_cancel,
             registry=self._store,
         )
-        combined.id, combined.id_is_secret = self.id, self.id_is_secret
+        combined.id, combined.id_is_secret, combined.kind = self.id, self.id_is_secret, self.kind
+        for part in parts:
+            for progress in part._progress:
+                combined._progress_report().lead(progress)
         tokens: list[_GivenToken] = [(token, None) for token in others if isinstance(token, CancelationToken)]
         for part in parts:
             tokens += [(part.token, None), *part._given_tokens]
@@ -1013,6 +1017,17 @@ class Cancelable:
         for source, link in self._links:
             source.unwatch(link)
         self._links.clear()
+
+
+class _Combination(Cancelable):
+    """What `combine` makes: of the kind of its first part, whatever class that has."""
+
+    __slots__ = ("kind",)
+
+    kind: OperationKind
+
+    def __repr__(self) -> str:
+        return f"<{Cancelable.__name__} {self.name or self.id!r} {self.status}>"
 
 
 class _TimerThreadTimer:

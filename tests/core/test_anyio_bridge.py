@@ -925,3 +925,26 @@ async def test_a_cancel_of_the_task_around_the_bridge_still_ends_it(gate: Gate) 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert bridge.statistics == BridgeStatistics(accepted=1, completed=0, failed=0, cancelled=1, unfinished=0)
+
+
+async def test_as_many_producers_come_in_as_calls_finished_at_once(gate: Gate) -> None:
+    """Plain calls are counted by the turn: the producers that wait get all of the room, not a place each turn."""
+    let_in: list[int] = []
+    async with AnyioBridge(buffer_size=3) as bridge:
+        producers: list[Running[None]] = []
+        for _ in range(3):
+            bridge.call_soon_threadsafe(int)
+        for _ in range(3):
+            producers.append(Running(bridge.call_soon_threadsafe, int))
+        becomes_true(lambda: len(bridge._producers) == 3)  # the loop stands still meanwhile
+        count = bridge._count
+
+        def counting(**counts: int) -> None:
+            before = len(bridge._producers)
+            count(**counts)
+            let_in.append(before - len(bridge._producers))
+
+        bridge._count = counting  # type: ignore[method-assign]
+        await becomes_true_soon(lambda: not any(producer.is_alive for producer in producers))
+    assert max(let_in) == 3
+    assert bridge.statistics.completed == 6

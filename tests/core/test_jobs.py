@@ -37,6 +37,7 @@ from cancelable_core import (
     default_store,
 )
 from cancelable_core.jobs import default_workers
+from cancelable_core.timer_thread import shared_timer
 
 from .helpers import (
     DEADLINE_SECONDS,
@@ -978,3 +979,125 @@ async def test_a_job_that_a_closed_runner_still_runs_is_told(runners: Runners) -
     await happens_soon(occupied.started)
     runner.close()
     assert (await occupied.job.wait()).status is OperationStatus.CANCELLED
+
+
+# --- functions whose call runs nothing
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+async def _async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+class _GeneratorObject:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    "func", [_generator, _async_generator, functools.partial(_generator), _GeneratorObject(), functools.partial(_GeneratorObject())]
+)
+def test_generator_functions_are_refused(runner: JobRunner, registry: ThreadSafeRegistry, func: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match="generator"):
+        runner.submit(func)
+    assert registry.get_statistics().total_operations == 0
+
+
+def test_a_class_whose_objects_are_generator_functions_is_called_like_any_other(runner: JobRunner) -> None:
+    assert isinstance(runner.submit(_GeneratorObject).result(DEADLINE_SECONDS), _GeneratorObject)
+
+
+def test_a_plain_function_that_returns_a_coroutine_fails(runner: JobRunner) -> None:
+    job = runner.submit(lambda: a_loop_works())
+    with pytest.raises(TypeError, match="coroutine"):
+        job.result(DEADLINE_SECONDS)
+    assert job.status is OperationStatus.FAILED
+
+
+# --- pending jobs that follow
+
+
+def test_a_pending_follower_ends_with_its_operation_and_not_when_a_thread_is_free(runners: Runners) -> None:
+    runner = runners(workers=1)
+    occupied = Occupied(runner).until_started()
+    with contextlib.suppress(OperationCancelled):
+        with Cancelable("asker", register=False) as asker:
+            follower = runner.submit(fail, follow_request=True)
+            other = runner.submit(int)
+            asker.cancel_sync("enough")
+            with pytest.raises(OperationCancelled, match="enough") as caught:
+                follower.result(DEADLINE_SECONDS)
+            assert caught.value.reason is CancelationReason.PARENT
+            assert not asker.is_over
+    assert follower.context.started_at is None
+    assert other.status is OperationStatus.PENDING
+    assert not asker.token._watchers
+    occupied.release.set()
+    assert other.result(DEADLINE_SECONDS) == 0
+
+
+def test_a_follower_is_linked_once_and_unlinked_at_its_end(runners: Runners) -> None:
+    with Cancelable("asker", register=False) as asker:
+        assert runners(workers=1).submit(int, follow_request=True).result(DEADLINE_SECONDS) == 0
+        becomes_true(lambda: not asker.token._watchers)
+
+
+# --- what nothing else shows
+
+
+def test_a_job_is_pending_only_once_its_cancel_has_nothing_left_to_start(
+    runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler that cancels it must not be the one who starts the timer thread."""
+    starts: list[int] = []
+    runner = runners(workers=1)
+    timer = shared_timer()
+    start = timer.start
+    monkeypatch.setattr(timer, "start", lambda: (starts.append(len(runner._pending)), start()))
+    runner.submit(int).result(DEADLINE_SECONDS)
+    assert starts[:1] == [0]
+
+
+async def test_a_loops_cancelation_passes_on_through_the_jobs_task(runner: JobRunner) -> None:
+    started = anyio.Event()
+
+    async def work() -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    job = runner.submit(work)
+    await started.wait()
+    task = job._task
+    if not isinstance(task, asyncio.Task):  # trio's system tasks are cancelled with their loop only
+        runner.close()
+        await job.wait()
+        return
+    task.cancel()
+    await job.wait()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert job.status is OperationStatus.CANCELLED
+
+
+def test_close_settles_the_pending_jobs_itself(runners: Runners) -> None:
+    """Without the pool, whose threads may all be in somebody's predicates."""
+    runner = runners(workers=1)
+    occupied = Occupied(runner).until_started()
+    pending = runner.submit(fail)
+    released = threading.Event()
+    timer, busy = shared_timer(), [threading.Event() for _ in range(8)]
+    for event in busy:
+        timer.dispatch(lambda event=event: (event.set(), released.wait(DEADLINE_SECONDS)))
+    for event in busy:
+        happens(event)
+    try:
+        runner.close()
+        assert pending.operation.is_over
+        assert pending.status is OperationStatus.CANCELLED
+    finally:
+        released.set()
+    with pytest.raises(OperationCancelled):
+        occupied.job.result(DEADLINE_SECONDS)
