@@ -81,6 +81,18 @@ class HasStore(Protocol):
     def store(self) -> OperationStore: ...
 
 
+def store_of(registry: OperationStore | HasStore) -> OperationStore:
+    """The store itself, or the one that a registry shows.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    store = registry if isinstance(registry, OperationStore) else getattr(registry, "store", None)
+    if not isinstance(store, OperationStore):
+        raise TypeError(f"an OperationStore or a registry that shows one is needed, not {type(registry).__name__}")
+    return store
+
+
 class OperationOptions(TypedDict, total=False):
     """The keywords that every way of making an operation takes; see `Cancelable`."""
 
@@ -96,6 +108,18 @@ class OperationOptions(TypedDict, total=False):
 _current: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_operation", default=None)
 _thread_of: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_thread_of", default=None)
 """In a worker thread: the operation that started it, which it may outlive."""
+
+
+_thread_marks = threading.local()
+
+
+def _this_thread() -> object:
+    """What tells this thread from all others; its ident is given to another once it has ended."""
+    try:
+        mark: object = _thread_marks.mark
+    except AttributeError:
+        mark = _thread_marks.mark = object()
+    return mark
 
 
 def current_operation() -> Cancelable | None:
@@ -144,7 +168,7 @@ class Cancelable:
     Raises:
         InvalidOperationId: The id's form, or a word of the routes.
         ValueError: A negative or NaN timeout.
-        TypeError: A name, owner, token or parent of the wrong type.
+        TypeError: A name, owner, token, parent, timeout or registry of the wrong type.
 
     Concurrency:
         Entered once, left by the task or thread that entered it (anything else is a RuntimeError). Everything else may be
@@ -221,10 +245,7 @@ class Cancelable:
         self._metadata = None if metadata is None else dict(metadata)
         self._register = register
         self._raise_on_cancel = raise_on_cancel
-        if registry is None:
-            self._store = default_store()
-        else:
-            self._store = registry if isinstance(registry, OperationStore) else registry.store
+        self._store = default_store() if registry is None else store_of(registry)
         self._sources: tuple[Source, ...] = ()
         self._created = time.time()
         self._started: float | None = None
@@ -238,7 +259,7 @@ class Cancelable:
         self._disarm: Callable[[], object] | None = None
         self._links: list[tuple[CancelationToken, Watcher]] = []
         self._scope: TokenScope | None = None
-        self._home: tuple[int, object] | None = None
+        self._home: tuple[object, object] | None = None
         self._progress: list[Progress] = []
 
     # --- other ways to make one
@@ -739,7 +760,7 @@ class Cancelable:
 
     def __enter__(self) -> Self:
         self._open(None)
-        self._home = (threading.get_ident(), running_task())
+        self._home = (_this_thread(), running_task())
         return self
 
     async def __aenter__(self) -> Self:
@@ -897,7 +918,7 @@ class Cancelable:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        stranger = self._home != (threading.get_ident(), running_task()) and not isinstance(exc, GeneratorExit)
+        stranger = self._home != (_this_thread(), running_task()) and not isinstance(exc, GeneratorExit)
         try:
             return self._leave(exc, caught=False)
         finally:

@@ -998,7 +998,8 @@ class _GeneratorObject:
 
 
 @pytest.mark.parametrize(
-    "func", [_generator, _async_generator, functools.partial(_generator), _GeneratorObject(), functools.partial(_GeneratorObject())]
+    "func",
+    [_generator, _async_generator, functools.partial(_generator), _GeneratorObject(), functools.partial(_GeneratorObject())],
 )
 def test_generator_functions_are_refused(runner: JobRunner, registry: ThreadSafeRegistry, func: Callable[[], object]) -> None:
     with pytest.raises(TypeError, match="generator"):
@@ -1039,9 +1040,16 @@ def test_a_pending_follower_ends_with_its_operation_and_not_when_a_thread_is_fre
     assert other.result(DEADLINE_SECONDS) == 0
 
 
+def _links_of_the_operation() -> int:
+    operation = current_operation()
+    assert operation is not None
+    return len(operation._links)
+
+
 def test_a_follower_is_linked_once_and_unlinked_at_its_end(runners: Runners) -> None:
     with Cancelable("asker", register=False) as asker:
-        assert runners(workers=1).submit(int, follow_request=True).result(DEADLINE_SECONDS) == 0
+        links = runners(workers=1).submit(_links_of_the_operation, follow_request=True)
+        assert links.result(DEADLINE_SECONDS) == 1
         becomes_true(lambda: not asker.token._watchers)
 
 
@@ -1056,7 +1064,12 @@ def test_a_job_is_pending_only_once_its_cancel_has_nothing_left_to_start(
     runner = runners(workers=1)
     timer = shared_timer()
     start = timer.start
-    monkeypatch.setattr(timer, "start", lambda: (starts.append(len(runner._pending)), start()))
+
+    def start_and_tell() -> None:
+        starts.append(len(runner._pending))
+        start()
+
+    monkeypatch.setattr(timer, "start", start_and_tell)
     runner.submit(int).result(DEADLINE_SECONDS)
     assert starts[:1] == [0]
 
@@ -1087,17 +1100,68 @@ def test_close_settles_the_pending_jobs_itself(runners: Runners) -> None:
     runner = runners(workers=1)
     occupied = Occupied(runner).until_started()
     pending = runner.submit(fail)
-    released = threading.Event()
-    timer, busy = shared_timer(), [threading.Event() for _ in range(8)]
-    for event in busy:
-        timer.dispatch(lambda event=event: (event.set(), released.wait(DEADLINE_SECONDS)))
-    for event in busy:
-        happens(event)
-    try:
+    with _AllOfThePool():
         runner.close()
         assert pending.operation.is_over
         assert pending.status is OperationStatus.CANCELLED
-    finally:
-        released.set()
     with pytest.raises(OperationCancelled):
         occupied.job.result(DEADLINE_SECONDS)
+
+
+class _AllOfThePool:
+    """Keeps every thread of the pool busy, as predicates that block do."""
+
+    def __init__(self) -> None:
+        self._release = threading.Event()
+
+    def __enter__(self) -> None:
+        busy = [threading.Event() for _ in range(shared_timer()._pool_size)]
+        for event in busy:
+            shared_timer().dispatch(functools.partial(self._work, event))
+        for event in busy:
+            happens(event)
+
+    def _work(self, event: threading.Event) -> None:
+        event.set()
+        self._release.wait(DEADLINE_SECONDS)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._release.set()
+
+
+def test_a_cancelled_pending_job_settles_while_predicates_fill_the_pool(runners: Runners) -> None:
+    runner = runners(workers=1)
+    occupied = Occupied(runner).until_started()
+    pending = runner.submit(fail)
+    with _AllOfThePool():
+        pending.cancel_sync()
+        with pytest.raises(OperationCancelled):
+            pending.result(DEADLINE_SECONDS / 2)
+    occupied.release.set()
+
+
+def test_threads_of_a_runner_that_nobody_closed_end(store: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cancelable_core.jobs._IDLE_SECONDS", 0.02)
+    runner = JobRunner(store, workers=2)
+    gone = weakref.ref(runner)
+
+    def its_threads_have_ended() -> bool:
+        living = gone()
+        return living is not None and (living._threads, living._idle) == (0, 0)
+
+    for _ in range(3):
+        assert runner.submit(int).result(DEADLINE_SECONDS) == 0
+        becomes_true(its_threads_have_ended)
+    del runner
+    becomes_true(lambda: gc.collect() is not None and gone() is None)
+
+
+def test_a_runner_takes_a_registry_for_its_store_and_nothing_else(registry: ThreadSafeRegistry) -> None:
+    runner = JobRunner(registry)
+    job = runner.submit(int)
+    assert job.result(DEADLINE_SECONDS) == 0
+    becomes_true(lambda: registry.get_operation(job.id))
+    runner.close()
+    wrong: Any = "x"
+    with pytest.raises(TypeError, match="OperationStore"):
+        JobRunner(wrong)

@@ -844,7 +844,7 @@ async def test_somebody_elses_cancelation_is_a_failure(registry: ThreadSafeRegis
             try:
                 await awaits_a_cancelled_future()
             except asyncio.CancelledError as error:
-                raise BaseExceptionGroup("all of them", [error]) if in_a_group else error
+                raise (BaseExceptionGroup("all of them", [error]) if in_a_group else error) from None
     assert finished(registry, operation) is OperationStatus.FAILED
     assert operation.token.reason is None
     await anyio.sleep(0)  # the task itself goes on

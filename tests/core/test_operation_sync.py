@@ -673,7 +673,7 @@ def test_a_body_that_its_parents_cancel_ends_is_cancelled(registry: ThreadSafeRe
             try:
                 outer.check()
             except OperationCancelled as error:
-                raise ExceptionGroup("all of them", [error]) if in_a_group else error
+                raise (ExceptionGroup("all of them", [error]) if in_a_group else error) from None
     assert caught.value.operation_id == outer.id
     assert {context.status for context in registry.get_history()} == {OperationStatus.CANCELLED}
     assert (inner.token.reason, registry.get_statistics().failed_operations) == (CancelationReason.PARENT, 0)
@@ -711,3 +711,28 @@ def test_a_sleep_inside_shield_may_be_endless(monkeypatch: pytest.MonkeyPatch) -
         operation.sleep(math.inf)
         monkeypatch.undo()
         assert 1e9 < slept[0] < threading.TIMEOUT_MAX * 1.01
+
+
+@pytest.mark.parametrize("registry", ["x", 5, object()])
+def test_a_registry_that_is_none_is_refused(registry: Any) -> None:
+    with pytest.raises(TypeError, match="OperationStore"):
+        Cancelable(registry=registry)
+
+
+def test_another_thread_is_another_one_even_with_the_same_ident() -> None:
+    """Idents are used again once a thread has ended."""
+    operation = Cancelable(register=False)
+
+    def enter() -> int:
+        operation.__enter__()
+        return threading.get_ident()
+
+    def leave_as(ident: int) -> bool:
+        if threading.get_ident() == ident:
+            operation.__exit__(None, None, None)
+        return False
+
+    ident = in_thread(enter)
+    with pytest.raises(RuntimeError, match="another task or thread"):
+        if not any(in_thread(leave_as, ident) for _ in range(1_000)):
+            operation.__exit__(None, None, None)  # where idents are not used again there is nothing to confuse

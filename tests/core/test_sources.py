@@ -22,7 +22,6 @@ from cancelable_core import (
     OperationStatus,
     ThreadSafeRegistry,
 )
-
 from cancelable_core.sources import ConditionSource
 from cancelable_core.timer_thread import shared_timer
 
