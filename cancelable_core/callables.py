@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import cast
 
-__all__ = ["is_coroutine_function", "refuse_ambiguous_keywords", "refuse_what_never_runs"]
+__all__ = ["is_coroutine_function", "is_generator_function", "refuse_ambiguous_keywords", "refuse_what_never_runs"]
 
 
 def is_coroutine_function(func: object) -> bool:
@@ -17,8 +17,10 @@ def is_coroutine_function(func: object) -> bool:
 
 def is_generator_function(func: object) -> bool:
     """Whether calling it runs nothing yet; objects with such a ``__call__`` and partials included."""
-    kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    return any(is_kind(each) for is_kind in kinds for each in (func, getattr(func, "__call__", None)))  # noqa: B004
+    while isinstance(func, partial):
+        func = cast("partial[object]", func).func
+    called = (func, getattr(type(func), "__call__", None))  # noqa: B004  # its type's: a class is called to make an object
+    return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in called)
 
 
 def refuse_what_never_runs(method: str, func: object, *, may_be_async: bool = False) -> None:

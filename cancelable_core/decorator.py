@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from .callables import is_coroutine_function
+from .callables import is_coroutine_function, is_generator_function
 from .operation import INHERIT, Cancelable, OperationOptions
 
 __all__ = ["cancelable"]
@@ -62,7 +61,7 @@ def cancelable(
 def _wrap(
     func: Callable[P, R], *, name: str | None, timeout: float | timedelta | None, options: OperationOptions
 ) -> Callable[P, R]:
-    if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+    if is_generator_function(func):
         raise TypeError("@cancelable takes functions, not generators; in one, iterate over operation.stream(source)")
     if not callable(func):
         raise TypeError(f"@cancelable takes a function, not {type(func).__name__}; give the name as name=")

@@ -21,7 +21,7 @@ from .errors import OperationCancelled, QueueFull, RunnerClosed
 from .flags import WAKE, Watcher
 from .instances import Instances
 from .models import CancelationReason, OperationContext, OperationKind, OperationStatus
-from .operation import Cancelable, current_operation, detached_context
+from .operation import Cancelable, HasStore, current_operation, detached_context, store_of
 from .store import OperationStore, default_store
 from .timer_thread import shared_timer
 from .token import CancelAnswer, CancelationToken
@@ -32,6 +32,10 @@ __all__ = ["Job", "JobOperation", "JobRunner", "OwnedJobs", "default_workers", "
 logger = logging.getLogger("cancelable_core")
 
 R = TypeVar("R")
+
+
+_IDLE_SECONDS = 60.0
+"""So long a worker thread waits for the next job; a runner that nobody closed leaves no thread behind."""
 
 
 class _Asker:
@@ -150,7 +154,7 @@ class JobRunner:
     """Runs jobs: plain functions in a bounded pool of daemon threads, async ones on an event loop.
 
     Args:
-        store: Where jobs are listed; by default the process's.
+        store: Where jobs are listed, or a registry that shows it; by default the process's.
         workers: How many plain jobs run at once; by default `default_workers`.
         queue_limit: How many more may be pending.
         context: Opened in the worker thread around every plain job: an adapter's application context, for instance.
@@ -166,7 +170,7 @@ class JobRunner:
 
     def __init__(
         self,
-        store: OperationStore | None = None,
+        store: OperationStore | HasStore | None = None,
         *,
         workers: int | None = None,
         queue_limit: int = 1_000,
@@ -180,7 +184,7 @@ class JobRunner:
             raise ValueError(f"workers must be 1 or more, not {workers}")
         if queue_limit < 0:
             raise ValueError(f"queue_limit must be 0 or more, not {queue_limit}")
-        self._store = store
+        self._store = None if store is None else store_of(store)
         self._workers = default_workers() if workers is None else workers
         self._queue_limit = queue_limit
         self._context = context or nullcontext
@@ -312,7 +316,8 @@ class JobRunner:
                 if was_busy:
                     self._idle += 1
                 while not self._pending and not self._closed:
-                    self._changed.wait()
+                    if not self._changed.wait(_IDLE_SECONDS):
+                        break
                 self._idle -= 1
                 if not self._pending:
                     self._threads -= 1
@@ -341,7 +346,8 @@ class JobRunner:
 
     def give_up_soon(self, job: Job[Any]) -> None:
         """The same, from inside a cancel, which takes no locks."""
-        shared_timer().dispatch(partial(self._give_up, job))
+        # on the timer thread itself: the pool may be full of somebody's predicates, and here no code but ours runs
+        shared_timer().schedule(0.0, partial(self._give_up, job))
 
     # --- async jobs
 
@@ -423,7 +429,9 @@ class JobRunner:
     def close(self, drain_seconds: float = 0, *, wait_seconds: float = 0, origin: str = "job runner") -> None:
         """Accept no more jobs, give the running ones ``drain_seconds``, then cancel them with reason ``shutdown``.
 
-        Pending jobs are cancelled at once. Idempotent.
+        Pending jobs are cancelled at once. Idempotent. It blocks for as long as it waits: on a loop's thread, async jobs that
+        were submitted there cannot end meanwhile, so that the time runs out; close from a thread there, by
+        ``await anyio.to_thread.run_sync(runner.close, drain_seconds)``.
 
         Args:
             drain_seconds: How long to wait for running jobs to end by themselves.

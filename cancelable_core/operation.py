@@ -81,6 +81,18 @@ class HasStore(Protocol):
     def store(self) -> OperationStore: ...
 
 
+def store_of(registry: OperationStore | HasStore) -> OperationStore:
+    """The store itself, or the one that a registry shows.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    store = registry if isinstance(registry, OperationStore) else getattr(registry, "store", None)
+    if not isinstance(store, OperationStore):
+        raise TypeError(f"an OperationStore or a registry that shows one is needed, not {type(registry).__name__}")
+    return store
+
+
 class OperationOptions(TypedDict, total=False):
     """The keywords that every way of making an operation takes; see `Cancelable`."""
 
@@ -96,6 +108,18 @@ class OperationOptions(TypedDict, total=False):
 _current: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_operation", default=None)
 _thread_of: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_thread_of", default=None)
 """In a worker thread: the operation that started it, which it may outlive."""
+
+
+_thread_marks = threading.local()
+
+
+def _this_thread() -> object:
+    """What tells this thread from all others; its ident is given to another once it has ended."""
+    try:
+        mark: object = _thread_marks.mark
+    except AttributeError:
+        mark = _thread_marks.mark = object()
+    return mark
 
 
 def current_operation() -> Cancelable | None:
@@ -144,7 +168,7 @@ class Cancelable:
     Raises:
         InvalidOperationId: The id's form, or a word of the routes.
         ValueError: A negative or NaN timeout.
-        TypeError: A name, owner, token or parent of the wrong type.
+        TypeError: A name, owner, token, parent, timeout or registry of the wrong type.
 
     Concurrency:
         Entered once, left by the task or thread that entered it (anything else is a RuntimeError). Everything else may be
@@ -221,10 +245,7 @@ class Cancelable:
         self._metadata = None if metadata is None else dict(metadata)
         self._register = register
         self._raise_on_cancel = raise_on_cancel
-        if registry is None:
-            self._store = default_store()
-        else:
-            self._store = registry if isinstance(registry, OperationStore) else registry.store
+        self._store = default_store() if registry is None else store_of(registry)
         self._sources: tuple[Source, ...] = ()
         self._created = time.time()
         self._started: float | None = None
@@ -238,7 +259,7 @@ class Cancelable:
         self._disarm: Callable[[], object] | None = None
         self._links: list[tuple[CancelationToken, Watcher]] = []
         self._scope: TokenScope | None = None
-        self._home: tuple[int, object] | None = None
+        self._home: tuple[object, object] | None = None
         self._progress: list[Progress] = []
 
     # --- other ways to make one
@@ -310,7 +331,8 @@ class Cancelable:
     def combine(self, *others: Cancelable | CancelationToken) -> Cancelable:
         """A new operation that is cancelled as soon as one of the parts is, with that part's reason.
 
-        Takes this one's id, name and options; deadlines start when the combination is entered.
+        Takes this one's id, kind, name and options; deadlines start when the combination is entered. Who subscribed to the
+        progress of a part hears of the combination's.
 
         Raises:
             RuntimeError: A part was entered already. Afterwards the parts themselves cannot be entered any more.
@@ -323,7 +345,7 @@ class Cancelable:
         if any(part._entered for part in parts):
             raise RuntimeError("combine() takes operations that were not entered or combined yet")
         timeouts = [part._timeout_seconds for part in parts if part._timeout_seconds is not None]
-        combined = Cancelable(
+        combined = _Combination(
             self._name,
             owner=self.owner,
             timeout=min(timeouts, default=None),
@@ -333,7 +355,10 @@ class Cancelable:
             raise_on_cancel=self._raise_on_cancel,
             registry=self._store,
         )
-        combined.id, combined.id_is_secret = self.id, self.id_is_secret
+        combined.id, combined.id_is_secret, combined.kind = self.id, self.id_is_secret, self.kind
+        for part in parts:
+            for progress in part._progress:
+                combined._progress_report().lead(progress)
         tokens: list[_GivenToken] = [(token, None) for token in others if isinstance(token, CancelationToken)]
         for part in parts:
             tokens += [(part.token, None), *part._given_tokens]
@@ -735,7 +760,7 @@ class Cancelable:
 
     def __enter__(self) -> Self:
         self._open(None)
-        self._home = (threading.get_ident(), running_task())
+        self._home = (_this_thread(), running_task())
         return self
 
     async def __aenter__(self) -> Self:
@@ -869,7 +894,8 @@ class Cancelable:
         """Look at the clock, and make a deadline that is past known: this one's, or one of those it is cancelled by."""
         operation: Cancelable | None = self
         while operation is not None:
-            if operation._deadline is not None and time.monotonic() >= operation._deadline:
+            deadline = operation._deadline  # read once: another thread may lift it
+            if deadline is not None and time.monotonic() >= deadline and not operation._closed:
                 operation._time_out()
                 if self.token.is_cancelled:
                     return True
@@ -892,7 +918,7 @@ class Cancelable:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        stranger = self._home != (threading.get_ident(), running_task()) and not isinstance(exc, GeneratorExit)
+        stranger = self._home != (_this_thread(), running_task()) and not isinstance(exc, GeneratorExit)
         try:
             return self._leave(exc, caught=False)
         finally:
@@ -943,7 +969,7 @@ class Cancelable:
             self._claim_outside("closed")
         elif is_native_cancelation(others) and was_asked_to_stop():
             self._claim_outside("outer scope")
-        elif not (isinstance(others, OperationCancelled) and self._ended_with_parent(others)):
+        elif not self._ended_with_parent(others):
             return OperationStatus.FAILED
         return self._cancelled_status()
 
@@ -959,8 +985,13 @@ class Cancelable:
         timed_out = self.token.reason is CancelationReason.TIMEOUT
         return OperationStatus.TIMED_OUT if timed_out else OperationStatus.CANCELLED
 
-    def _ended_with_parent(self, error: OperationCancelled) -> bool:
+    def _ended_with_parent(self, error: BaseException) -> bool:
         """Whether a parent's cancel, which is ours as well, was noticed by asking the parent, for whom its error is."""
+        if isinstance(error, BaseExceptionGroup):
+            members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+            return all(self._ended_with_parent(member) for member in members)
+        if not isinstance(error, OperationCancelled):
+            return False
         parent = self.parent if self.token.reason is CancelationReason.PARENT else None
         while parent is not None and parent is not error.lineage:
             parent = parent.parent
@@ -982,7 +1013,7 @@ class Cancelable:
         if self._disarm is not None:
             self._disarm()
             self._disarm = None
-        for source in self._sources:
+        for source in reversed(self._sources):  # two of the same signal put back what each found there
             source.stop()
         self._unlink()
         self._ended = time.time()
@@ -1007,6 +1038,17 @@ class Cancelable:
         for source, link in self._links:
             source.unwatch(link)
         self._links.clear()
+
+
+class _Combination(Cancelable):
+    """What `combine` makes: of the kind of its first part, whatever class that has."""
+
+    __slots__ = ("kind",)
+
+    kind: OperationKind
+
+    def __repr__(self) -> str:
+        return f"<{Cancelable.__name__} {self.name or self.id!r} {self.status}>"
 
 
 class _TimerThreadTimer:

@@ -67,7 +67,15 @@ class Progress:
             raise ValueError(f"progress must be plain JSON values: {error}") from error
         if len(text) > PROGRESS_BYTES_LIMIT:
             raise ValueError(f"progress must fit into {PROGRESS_BYTES_LIMIT} bytes of JSON; this report has {len(text)}")
-        self.latest = report = json.loads(text)  # what was checked, whatever becomes of the caller's objects
+        self._show(json.loads(text))  # what was checked, whatever becomes of the caller's objects
+
+    def lead(self, other: Progress) -> None:
+        """Begin with the other's newest report, and have those who follow the other hear of all reports from now on."""
+        self.latest = self.latest or other.latest
+        self.subscribe(other._show)
+
+    def _show(self, report: Mapping[str, Any]) -> None:
+        self.latest = report
         for subscriber in list(self._subscribers):
             subscriber(report)
 

@@ -117,7 +117,7 @@ class ThreadSafeRegistry(_Face):
 
         Raises:
             RuntimeError: To wait on a running event loop's thread; nothing was cancelled then.
-            ValueError: ``wait_seconds`` is NaN.
+            ValueError: ``wait_seconds`` is negative or NaN; nothing was cancelled then.
 
         Returns:
             What happened; truthy when the request was accepted. FINISHED, UNKNOWN or LOST when there is nothing left to stop.
@@ -283,8 +283,8 @@ class OperationRegistry(_Face):
 
 
 def _will_wait(wait_seconds: float) -> bool:
-    if math.isnan(wait_seconds):
-        raise ValueError("wait_seconds must not be NaN")
+    if math.isnan(wait_seconds) or wait_seconds < 0:
+        raise ValueError(f"wait_seconds must be 0 or more, not {wait_seconds}")
     return wait_seconds > 0
 
 

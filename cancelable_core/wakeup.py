@@ -48,12 +48,13 @@ __all__ = [
 
 def _find_running_loop() -> object | None:
     """No loop of asyncio can be running before it is loaded, and loading it costs more than all of the suite."""
-    events = sys.modules.get("asyncio.events")
-    if events is None or not hasattr(events, "_get_running_loop"):
+    # the package's, which comes last: while another thread loads asyncio.events, there is one that knows no loop ever
+    find = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if find is None:
         return None
     global _running_asyncio_loop
     # public in spite of its name: in asyncio.events.__all__; without a loop it says None rather than raise
-    _running_asyncio_loop = events._get_running_loop
+    _running_asyncio_loop = find
     return _running_asyncio_loop()
 
 

@@ -138,6 +138,24 @@ def inherited_operations_are_inert() -> None:
         assert len(called) == 1
 
 
+def a_token_that_is_shared_with_inherited_operations_does_not_reach_them() -> None:
+    shutdown = CancelationToken()
+    called: list[object] = []
+    with Cancelable("master", token=shutdown) as operation:
+        operation.on_cancel(called.append)
+
+        def check() -> None:
+            with contextlib.suppress(OperationCancelled), Cancelable("mine", token=shutdown) as mine:
+                assert shutdown.cancel_sync("in the child")
+                mine.check()
+            assert mine.status is OperationStatus.CANCELLED
+            assert not operation.token.is_cancelled
+            assert called == []
+
+        in_child(check)
+        assert operation.status is OperationStatus.RUNNING
+
+
 def an_inherited_cancelled_operation_raises_nowhere_in_the_child() -> None:
     with contextlib.suppress(OperationCancelled), Cancelable("outer") as outer:
         outer.cancel_sync()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import random
@@ -401,6 +402,27 @@ async def test_a_shielded_producer_waits_on_and_does_not_spin(gate: Gate) -> Non
         operations[0].cancel_sync()
         await stays_calm(operations[0])
         assert producer.is_alive
+        gate.open()
+        await becomes_true_soon(lambda: not producer.is_alive)
+        producer.result()
+    assert bridge.statistics.completed == 2
+
+
+async def test_a_producer_inside_its_parents_shield_does_not_spin_after_the_parents_deadline(gate: Gate) -> None:
+    operations: list[CountsChecks] = []
+
+    def produce() -> None:
+        with Cancelable(timeout=0.01, register=False, raise_on_cancel=False) as parent, parent.shield():
+            with CountsChecks(register=False) as operation:
+                parent.wait(10)
+                operations.append(operation)
+                bridge.call_soon_threadsafe(int)
+
+    async with AnyioBridge(buffer_size=1) as bridge:
+        fill(bridge, gate, 1)
+        producer = Running(produce)
+        await producers_wait(bridge, 1)
+        await stays_calm(operations[0])
         gate.open()
         await becomes_true_soon(lambda: not producer.is_alive)
         producer.result()
@@ -855,3 +877,74 @@ async def test_statistics_add_up_at_every_moment() -> None:
     for producer in producers:
         producer.result()
     assert bridge.statistics == BridgeStatistics(accepted=1_800, completed=1_620, failed=180, cancelled=0, unfinished=0)
+
+
+# --- cancelations that are nobody's business here
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_somebody_elses_cancelation_is_a_failed_call_and_the_bridge_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[BaseException] = []
+    done: list[int] = []
+
+    async def awaits_a_cancelled_future() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async with AnyioBridge(on_error=errors.append) as bridge:
+        bridge.call_soon_threadsafe(awaits_a_cancelled_future)
+        await becomes_true_soon(lambda: bridge.statistics.failed == 1)
+        bridge.call_soon_threadsafe(done.append, 1)
+        caller = Running(bridge.call, awaits_a_cancelled_future)
+        await becomes_true_soon(lambda: not caller.is_alive)
+        with pytest.raises(asyncio.CancelledError):
+            caller.result()
+        await becomes_true_soon(lambda: bridge.statistics.completed == 1)
+    assert done == [1]
+    assert [type(error) for error in errors] == [asyncio.CancelledError] * 2
+    assert bridge.statistics == BridgeStatistics(accepted=3, completed=1, failed=2, cancelled=0, unfinished=0)
+    assert "a call through the bridge raised" in caplog.text
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancel_of_the_task_around_the_bridge_still_ends_it(gate: Gate) -> None:
+    entered = anyio.Event()
+    bridge = AnyioBridge()
+
+    async def serve() -> None:
+        async with bridge:
+            bridge.call_soon_threadsafe(gate.wait)
+            entered.set()
+            await anyio.sleep_forever()
+
+    task = asyncio.create_task(serve())
+    await entered.wait()
+    await becomes_true_soon(lambda: gate.waiting == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bridge.statistics == BridgeStatistics(accepted=1, completed=0, failed=0, cancelled=1, unfinished=0)
+
+
+async def test_as_many_producers_come_in_as_calls_finished_at_once(gate: Gate) -> None:
+    """Plain calls are counted by the turn: the producers that wait get all of the room, not a place each turn."""
+    let_in: list[int] = []
+    async with AnyioBridge(buffer_size=3) as bridge:
+        producers: list[Running[None]] = []
+        for _ in range(3):
+            bridge.call_soon_threadsafe(int)
+        for _ in range(3):
+            producers.append(Running(bridge.call_soon_threadsafe, int))
+        becomes_true(lambda: len(bridge._producers) == 3)  # the loop stands still meanwhile
+        count = bridge._count
+
+        def counting(**counts: int) -> None:
+            before = len(bridge._producers)
+            count(**counts)
+            let_in.append(before - len(bridge._producers))
+
+        bridge._count = counting  # type: ignore[method-assign]
+        await becomes_true_soon(lambda: not any(producer.is_alive for producer in producers))
+    assert max(let_in) == 3
+    assert bridge.statistics.completed == 6

@@ -12,6 +12,7 @@ from cancelable_core import (
     CancelationReason,
     CancelationToken,
     OperationCancelled,
+    OperationKind,
     OperationStatus,
     OperationTimedOut,
     ThreadSafeRegistry,
@@ -138,8 +139,47 @@ def test_of_nothing_else_it_is_the_same_again() -> None:
         assert (combined.id, combined.name) == (operation.id, "alone")
 
 
-def test_the_kind_of_the_first_part_is_kept() -> None:
-    class Special(Cancelable):
-        __slots__ = ()
+class OfTheJobKind(Cancelable):
+    __slots__ = ()
 
-    assert Special().combine(CancelationToken()).kind is Special().kind
+    kind = OperationKind.JOB
+
+
+def test_the_kind_of_the_first_part_is_kept(registry: ThreadSafeRegistry) -> None:
+    with OfTheJobKind(registry=registry).combine(CancelationToken()) as combined:
+        assert combined.kind is combined.context.kind is OperationKind.JOB
+        assert [context.id for context in registry.list_operations(kind=OperationKind.JOB)] == [combined.id]
+    assert Cancelable().combine(OfTheJobKind()).kind is OperationKind.OPERATION
+    assert repr(combined).startswith("<Cancelable ")
+
+
+def test_who_follows_the_progress_of_a_part_hears_of_the_combinations() -> None:
+    heard: list[tuple[str, object]] = []
+    first, second = Cancelable(register=False), Cancelable(register=False)
+    for name, part in (("first", first), ("second", second)):
+        part.on_progress(lambda report, name=name: heard.append((name, report["message"])))  # type: ignore[misc]
+    removed = second.on_progress(lambda report: heard.append(("removed", report["message"])))
+    first.report_progress("before")
+    with first.combine(second) as combined:
+        progress = combined.context.progress
+        assert progress is not None
+        assert progress["message"] == "before"
+        removed.remove()
+        combined.report_progress("after")
+    assert heard == [("first", "before"), ("first", "after"), ("second", "after")]
+
+
+def test_a_part_that_is_named_twice_counts_once() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    operation = Cancelable.with_signal(signal.SIGUSR1, register=False)
+    with operation.combine(operation) as combined:
+        assert len(combined._sources) == 1
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_parts_that_watch_the_same_signal_put_back_what_was_there() -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    first, second = (Cancelable.with_signal(signal.SIGUSR1, register=False) for _ in range(2))
+    with first.combine(second):
+        assert signal.getsignal(signal.SIGUSR1) is not before
+    assert signal.getsignal(signal.SIGUSR1) is before

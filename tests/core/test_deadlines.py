@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import anyio
@@ -242,3 +245,112 @@ def test_a_deadline_of_a_thread_is_left_with_the_thread() -> None:
         return operation.status
 
     assert in_thread(work) is OperationStatus.COMPLETED
+
+
+# --- deadlines of the operations around
+
+
+def _polls(operation: Cancelable) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        operation.check()
+        time.sleep(0.001)
+
+
+def _waits(operation: Cancelable) -> None:
+    if operation.wait(10):
+        operation.check()
+
+
+def _sleeps(operation: Cancelable) -> None:
+    operation.sleep(10)
+
+
+def _opens_a_step(operation: Cancelable) -> None:
+    with Cancelable("step", register=False) as step:
+        step.sleep(10)
+
+
+@pytest.mark.parametrize("work", [_polls, _waits, _sleeps, _opens_a_step])
+@pytest.mark.parametrize("depth", [1, 3])
+async def test_a_blocked_loop_does_not_delay_what_threads_of_a_child_see(
+    work: Callable[[Cancelable], None], depth: int
+) -> None:
+    started, seen = threading.Event(), threading.Event()
+    errors: list[OperationCancelled] = []
+
+    def in_the_thread(operation: Cancelable) -> None:
+        started.set()
+        try:
+            work(operation)
+        except OperationCancelled as error:
+            errors.append(error)
+        seen.set()
+
+    with pytest.raises(OperationTimedOut):
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(Cancelable("request", timeout=0.05, register=False))
+            child = Cancelable(register=False)
+            for _ in range(depth):
+                child = await stack.enter_async_context(Cancelable(register=False, timeout=60))
+            context = contextvars.copy_context()  # as sync endpoints have it, in a plain worker thread
+            thread = Running(context.run, in_the_thread, child)
+            happens(started)
+            happens(seen)  # blocks the loop
+            await anyio.sleep(0)
+            await anyio.sleep_forever()
+    thread.result()
+    assert [error.reason for error in errors] == [CancelationReason.PARENT]
+
+
+def test_a_deadline_inside_whose_shield_it_was_opened_does_not_count() -> None:
+    with Cancelable(timeout=0.01, register=False, raise_on_cancel=False) as parent:
+        with parent.shield(), Cancelable(register=False) as child:
+            assert child.remaining_seconds is None
+            with Cancelable(timeout=60, register=False) as grandchild:
+                assert grandchild.remaining_seconds is not None
+                assert grandchild.remaining_seconds > 1
+                assert child.wait(0.03) is False
+                grandchild.check()
+            assert not child.token.is_cancelled
+
+
+def test_the_deadline_of_a_parent_that_is_over_is_not_waited_for() -> None:
+    parent = Cancelable(timeout=0.01, register=False)
+    parent.__enter__()
+    with Cancelable(parent=parent, register=False) as child:
+        parent._settle(OperationStatus.COMPLETED)
+        started = time.monotonic()
+        assert child.wait(0.05) is False
+        assert time.monotonic() - started >= 0.05
+        assert child.remaining_seconds is None
+        child.check()
+
+
+class _MovesItsDeadline(Cancelable):
+    """As a request does, whose route's limit comes late and whose application's goes early."""
+
+    __slots__ = ()
+
+    may_get_deadline = True
+
+
+def test_a_deadline_that_is_set_while_children_are_open_strikes_in_them() -> None:
+    with _MovesItsDeadline(register=False, raise_on_cancel=False) as request:
+        with Cancelable(register=False, raise_on_cancel=False) as child, Cancelable(timeout=60, register=False) as inner:
+            request._deadline = time.monotonic() - 1  # on no timer: only the clock tells
+            with pytest.raises(OperationCancelled) as caught:
+                inner.check()
+            assert caught.value.reason is CancelationReason.PARENT
+            assert child.token.is_cancelled
+    assert request.token.reason is CancelationReason.TIMEOUT
+
+
+def test_a_deadline_that_is_lifted_meanwhile_does_not_shorten_a_wait() -> None:
+    with _MovesItsDeadline(timeout=0.1, register=False) as request, Cancelable(register=False) as child:
+        started = time.monotonic()
+        waiting = Running(contextvars.copy_context().run, child.wait, 0.3)
+        request._lift_deadline()
+        assert waiting.result() is False
+        assert time.monotonic() - started >= 0.3
+        assert child.remaining_seconds is None

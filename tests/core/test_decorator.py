@@ -202,3 +202,19 @@ async def test_callables_without_a_name_go_nameless() -> None:
 def test_options_that_do_not_exist() -> None:
     with pytest.raises(TypeError):
         cancelable(timeout_seconds=5)  # type: ignore[call-overload]
+
+
+class _GeneratorObject:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
+class _AsyncGeneratorObject:
+    async def __call__(self) -> AsyncIterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize("func", [_GeneratorObject(), _AsyncGeneratorObject(), partial(_GeneratorObject())])
+def test_objects_whose_call_makes_a_generator_are_refused(func: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match="stream"):
+        cancelable(func)

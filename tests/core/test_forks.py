@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SCENARIOS = [
     "the_childs_store_is_empty",
     "inherited_operations_are_inert",
+    "a_token_that_is_shared_with_inherited_operations_does_not_reach_them",
     "an_inherited_cancelled_operation_raises_nowhere_in_the_child",
     "the_timer_thread_works_again",
     "jobs_run_again",

@@ -37,6 +37,7 @@ from cancelable_core import (
     default_store,
 )
 from cancelable_core.jobs import default_workers
+from cancelable_core.timer_thread import shared_timer
 
 from .helpers import (
     DEADLINE_SECONDS,
@@ -978,3 +979,189 @@ async def test_a_job_that_a_closed_runner_still_runs_is_told(runners: Runners) -
     await happens_soon(occupied.started)
     runner.close()
     assert (await occupied.job.wait()).status is OperationStatus.CANCELLED
+
+
+# --- functions whose call runs nothing
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+async def _async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+class _GeneratorObject:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    "func",
+    [_generator, _async_generator, functools.partial(_generator), _GeneratorObject(), functools.partial(_GeneratorObject())],
+)
+def test_generator_functions_are_refused(runner: JobRunner, registry: ThreadSafeRegistry, func: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match="generator"):
+        runner.submit(func)
+    assert registry.get_statistics().total_operations == 0
+
+
+def test_a_class_whose_objects_are_generator_functions_is_called_like_any_other(runner: JobRunner) -> None:
+    assert isinstance(runner.submit(_GeneratorObject).result(DEADLINE_SECONDS), _GeneratorObject)
+
+
+def test_a_plain_function_that_returns_a_coroutine_fails(runner: JobRunner) -> None:
+    job = runner.submit(lambda: a_loop_works())
+    with pytest.raises(TypeError, match="coroutine"):
+        job.result(DEADLINE_SECONDS)
+    assert job.status is OperationStatus.FAILED
+
+
+# --- pending jobs that follow
+
+
+def test_a_pending_follower_ends_with_its_operation_and_not_when_a_thread_is_free(runners: Runners) -> None:
+    runner = runners(workers=1)
+    occupied = Occupied(runner).until_started()
+    with contextlib.suppress(OperationCancelled):
+        with Cancelable("asker", register=False) as asker:
+            follower = runner.submit(fail, follow_request=True)
+            other = runner.submit(int)
+            asker.cancel_sync("enough")
+            with pytest.raises(OperationCancelled, match="enough") as caught:
+                follower.result(DEADLINE_SECONDS)
+            assert caught.value.reason is CancelationReason.PARENT
+            assert not asker.is_over
+    assert follower.context.started_at is None
+    assert other.status is OperationStatus.PENDING
+    assert not asker.token._watchers
+    occupied.release.set()
+    assert other.result(DEADLINE_SECONDS) == 0
+
+
+def _links_of_the_operation() -> int:
+    operation = current_operation()
+    assert operation is not None
+    return len(operation._links)
+
+
+def test_a_follower_is_linked_once_and_unlinked_at_its_end(runners: Runners) -> None:
+    with Cancelable("asker", register=False) as asker:
+        links = runners(workers=1).submit(_links_of_the_operation, follow_request=True)
+        assert links.result(DEADLINE_SECONDS) == 1
+        becomes_true(lambda: not asker.token._watchers)
+
+
+# --- what nothing else shows
+
+
+def test_a_job_is_pending_only_once_its_cancel_has_nothing_left_to_start(
+    runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler that cancels it must not be the one who starts the timer thread."""
+    starts: list[int] = []
+    runner = runners(workers=1)
+    timer = shared_timer()
+    start = timer.start
+
+    def start_and_tell() -> None:
+        starts.append(len(runner._pending))
+        start()
+
+    monkeypatch.setattr(timer, "start", start_and_tell)
+    runner.submit(int).result(DEADLINE_SECONDS)
+    assert starts[:1] == [0]
+
+
+async def test_a_loops_cancelation_passes_on_through_the_jobs_task(runner: JobRunner) -> None:
+    started = anyio.Event()
+
+    async def work() -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    job = runner.submit(work)
+    await started.wait()
+    task = job._task
+    if not isinstance(task, asyncio.Task):  # trio's system tasks are cancelled with their loop only
+        runner.close()
+        await job.wait()
+        return
+    task.cancel()
+    await job.wait()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert job.status is OperationStatus.CANCELLED
+
+
+def test_close_settles_the_pending_jobs_itself(runners: Runners) -> None:
+    """Without the pool, whose threads may all be in somebody's predicates."""
+    runner = runners(workers=1)
+    occupied = Occupied(runner).until_started()
+    pending = runner.submit(fail)
+    with _AllOfThePool():
+        runner.close()
+        assert pending.operation.is_over
+        assert pending.status is OperationStatus.CANCELLED
+    with pytest.raises(OperationCancelled):
+        occupied.job.result(DEADLINE_SECONDS)
+
+
+class _AllOfThePool:
+    """Keeps every thread of the pool busy, as predicates that block do."""
+
+    def __init__(self) -> None:
+        self._release = threading.Event()
+
+    def __enter__(self) -> None:
+        busy = [threading.Event() for _ in range(shared_timer()._pool_size)]
+        for event in busy:
+            shared_timer().dispatch(functools.partial(self._work, event))
+        for event in busy:
+            happens(event)
+
+    def _work(self, event: threading.Event) -> None:
+        event.set()
+        self._release.wait(DEADLINE_SECONDS)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._release.set()
+
+
+def test_a_cancelled_pending_job_settles_while_predicates_fill_the_pool(runners: Runners) -> None:
+    runner = runners(workers=1)
+    occupied = Occupied(runner).until_started()
+    pending = runner.submit(fail)
+    with _AllOfThePool():
+        pending.cancel_sync()
+        with pytest.raises(OperationCancelled):
+            pending.result(DEADLINE_SECONDS / 2)
+    occupied.release.set()
+
+
+def test_threads_of_a_runner_that_nobody_closed_end(store: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cancelable_core.jobs._IDLE_SECONDS", 0.02)
+    runner = JobRunner(store, workers=2)
+    gone = weakref.ref(runner)
+
+    def its_threads_have_ended() -> bool:
+        living = gone()
+        return living is not None and (living._threads, living._idle) == (0, 0)
+
+    for _ in range(3):
+        assert runner.submit(int).result(DEADLINE_SECONDS) == 0
+        becomes_true(its_threads_have_ended)
+    del runner
+    becomes_true(lambda: gc.collect() is not None and gone() is None)
+
+
+def test_a_runner_takes_a_registry_for_its_store_and_nothing_else(registry: ThreadSafeRegistry) -> None:
+    runner = JobRunner(registry)
+    job = runner.submit(int)
+    assert job.result(DEADLINE_SECONDS) == 0
+    becomes_true(lambda: registry.get_operation(job.id))
+    runner.close()
+    wrong: Any = "x"
+    with pytest.raises(TypeError, match="OperationStore"):
+        JobRunner(wrong)

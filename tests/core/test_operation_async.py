@@ -826,3 +826,42 @@ async def test_a_context_copied_inside_shows_it_only_while_it_is_open(registry: 
         context = contextvars.copy_context()
         assert context.run(current_operation) is operation
     assert context.run(current_operation) is None
+
+
+async def awaits_a_cancelled_future() -> None:
+    """What somebody else cancelled, and nobody asked this task to stop."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("in_a_group", [False, True])
+async def test_somebody_elses_cancelation_is_a_failure(registry: ThreadSafeRegistry, in_a_group: bool) -> None:
+    operation = Cancelable(registry=registry)
+    with pytest.raises((asyncio.CancelledError, BaseExceptionGroup)):
+        async with operation:
+            try:
+                await awaits_a_cancelled_future()
+            except asyncio.CancelledError as error:
+                raise (BaseExceptionGroup("all of them", [error]) if in_a_group else error) from None
+    assert finished(registry, operation) is OperationStatus.FAILED
+    assert operation.token.reason is None
+    await anyio.sleep(0)  # the task itself goes on
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancel_of_the_task_still_counts_as_the_outside(registry: ThreadSafeRegistry) -> None:
+    operation = Cancelable(registry=registry)
+
+    async def work() -> None:
+        async with operation:
+            await anyio.sleep_forever()
+
+    task = asyncio.create_task(work())
+    await anyio.wait_all_tasks_blocked()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert finished(registry, operation) is OperationStatus.CANCELLED
+    assert (operation.token.reason, operation.token.origin) == (CancelationReason.PARENT, "outer scope")

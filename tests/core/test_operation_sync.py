@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -661,3 +662,77 @@ def test_a_plain_operation_around_a_whole_loop_is_the_parent_inside(registry: Th
             with Cancelable("outer", registry=registry) as outer:
                 anyio.run(partial(inside, outer), backend=backend)
         assert caught.value.name == "outer"
+
+
+@pytest.mark.parametrize("in_a_group", [False, True])
+def test_a_body_that_its_parents_cancel_ends_is_cancelled(registry: ThreadSafeRegistry, in_a_group: bool) -> None:
+    inner = Cancelable("inner", registry=registry)
+    with pytest.raises(OperationCancelled) as caught:
+        with Cancelable("outer", registry=registry) as outer, Cancelable("between", registry=registry), inner:
+            outer.cancel_sync("stop")
+            try:
+                outer.check()
+            except OperationCancelled as error:
+                raise (ExceptionGroup("all of them", [error]) if in_a_group else error) from None
+    assert caught.value.operation_id == outer.id
+    assert {context.status for context in registry.get_history()} == {OperationStatus.CANCELLED}
+    assert (inner.token.reason, registry.get_statistics().failed_operations) == (CancelationReason.PARENT, 0)
+
+
+def test_a_parents_cancel_that_is_not_ours_is_a_failure(registry: ThreadSafeRegistry) -> None:
+    with pytest.raises(OperationCancelled):
+        with Cancelable("outer", registry=registry) as outer:
+            with outer.shield():
+                shielded = Cancelable("inner", registry=registry)
+                error = None
+                with pytest.raises(OperationCancelled), shielded:
+                    outer.cancel_sync()
+                    error = outer.error()
+                    raise error
+            outer.check()
+    assert shielded.status is OperationStatus.FAILED
+
+
+@pytest.mark.parametrize("timeout", ["5", b"5"])
+def test_a_timeout_that_is_text_is_refused(timeout: Any) -> None:
+    with pytest.raises(TypeError, match="timeout"):
+        Cancelable(timeout=timeout)
+
+
+def test_a_timeout_that_no_float_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        Cancelable(timeout=10**400)
+
+
+def test_a_sleep_inside_shield_may_be_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    with Cancelable(register=False) as operation, operation.shield():
+        monkeypatch.setattr("time.sleep", slept.append)
+        operation.sleep(math.inf)
+        monkeypatch.undo()
+        assert 1e9 < slept[0] < threading.TIMEOUT_MAX * 1.01
+
+
+@pytest.mark.parametrize("registry", ["x", 5, object()])
+def test_a_registry_that_is_none_is_refused(registry: Any) -> None:
+    with pytest.raises(TypeError, match="OperationStore"):
+        Cancelable(registry=registry)
+
+
+def test_another_thread_is_another_one_even_with_the_same_ident() -> None:
+    """Idents are used again once a thread has ended."""
+    operation = Cancelable(register=False)
+
+    def enter() -> int:
+        operation.__enter__()
+        return threading.get_ident()
+
+    def leave_as(ident: int) -> bool:
+        if threading.get_ident() == ident:
+            operation.__exit__(None, None, None)
+        return False
+
+    ident = in_thread(enter)
+    with pytest.raises(RuntimeError, match="another task or thread"):
+        if not any(in_thread(leave_as, ident) for _ in range(1_000)):
+            operation.__exit__(None, None, None)  # where idents are not used again there is nothing to confuse

@@ -22,8 +22,10 @@ from cancelable_core import (
     OperationStatus,
     ThreadSafeRegistry,
 )
+from cancelable_core.sources import ConditionSource
+from cancelable_core.timer_thread import shared_timer
 
-from .helpers import Running, becomes_true, happens, happens_soon, in_thread
+from .helpers import Running, becomes_true, blocked_in, happens, happens_soon, in_thread
 
 
 @pytest.fixture(autouse=True)
@@ -360,3 +362,39 @@ async def test_a_condition_event_is_seen_by_tasks() -> None:
     seen = threading.Event()
     async with Cancelable.with_condition(lambda: seen.set(), 60, register=False):
         await happens_soon(seen)
+
+
+def test_one_signal_named_twice_is_watched_once() -> None:
+    calls: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: calls.append(number))
+    applications = signal.getsignal(signal.SIGUSR1)
+    try:
+        with pytest.raises(OperationCancelled) as caught:
+            with Cancelable.with_signal(signal.SIGUSR1, signal.SIGUSR1, register=False) as operation:
+                signal.raise_signal(signal.SIGUSR1)
+                operation.check()
+        assert caught.value.reason is CancelationReason.SIGNAL
+        assert calls == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGUSR1) is applications
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_condition_that_comes_true_after_the_end_leaves_the_token_alone() -> None:
+    """The token may be somebody else's by then, or be read by whoever held on to it."""
+    asked, answer, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def holds() -> bool:
+        asked.set()
+        happens(answer)
+        return True
+
+    source, token = ConditionSource(holds, 60), CancelationToken()
+    source.start(token)
+    happens(asked)
+    source.stop()
+    answer.set()
+    shared_timer().dispatch(answered.set)
+    happens(answered)
+    becomes_true(lambda: not blocked_in("cancelable-pool", "holds") and not blocked_in("cancelable-pool", "_ask"))
+    assert not token.is_cancelled

@@ -847,3 +847,38 @@ async def test_the_async_face_asks_this_process_without_a_thread(store: Operatio
     transport = Local(store)
     await OperationRegistry(transport).get_statistics()
     assert transport.asked_in == {threading.get_ident()}
+
+
+# --- waits that are none
+
+
+@pytest.mark.parametrize("wait_seconds", [float("nan"), -1])
+async def test_a_wait_that_is_none_cancels_nothing(store: OperationStore, wait_seconds: float) -> None:
+    async with Cancelable(operation_id="it", registry=store) as operation:
+        with pytest.raises(ValueError, match="wait_seconds"):
+            ThreadSafeRegistry(store).cancel_operation("it", wait_seconds=wait_seconds)
+        with pytest.raises(ValueError, match="wait_seconds"):
+            await OperationRegistry(store).cancel_operation("it", wait_seconds=wait_seconds)
+        assert not operation.token.is_cancelled
+
+
+async def test_to_wait_on_a_loop_is_refused_before_anything_is_cancelled(store: OperationStore) -> None:
+    async with Cancelable(operation_id="it", registry=store) as operation:
+        with pytest.raises(RuntimeError, match="block"):
+            ThreadSafeRegistry(store).cancel_operation("it", wait_seconds=1)
+        assert not operation.token.is_cancelled
+
+
+@pytest.mark.parametrize("face", [ThreadSafeRegistry, OperationRegistry])
+@pytest.mark.parametrize("store", ["x", 5, Cancelable])
+def test_a_registry_of_something_else_is_refused(face: Callable[[Any], object], store: Any) -> None:
+    with pytest.raises(TypeError, match="OperationStore"):
+        face(store)
+
+
+def test_an_id_that_ends_again_moves_to_the_newest_end_of_the_history() -> None:
+    store = OperationStore(history_limit=2)
+    for operation_id in ("a", "b", "a", "c"):
+        with Cancelable(operation_id=operation_id, registry=store):
+            pass
+    assert {context.id for context in ThreadSafeRegistry(store).get_history()} == {"a", "c"}

@@ -6,7 +6,7 @@ import contextvars
 import functools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import anyio
 import anyio.from_thread
@@ -14,6 +14,7 @@ import anyio.to_thread
 import pytest
 
 from cancelable_core import (
+    AnyioBridge,
     Cancelable,
     CancelationReason,
     OperationCancelled,
@@ -381,3 +382,46 @@ async def test_a_hundred_abandoned_threads_are_counted_exactly(store: OperationS
         assert store.statistics().abandoned_threads == 30
         release.set()
         await becomes_true_soon(lambda: store.statistics().abandoned_threads == 0)
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("where", ["operation", "bridge"])
+@pytest.mark.parametrize("func", [_generator, functools.partial(_generator), anyio.sleep_forever])
+async def test_what_would_not_run_is_refused(where: str, func: Callable[[], object]) -> None:
+    async with AnyioBridge() as bridge, Cancelable(register=False) as operation:
+        run_in_thread = operation.run_in_thread if where == "operation" else bridge.run_in_thread
+        with pytest.raises(TypeError, match="function"):
+            await run_in_thread(func)
+
+
+@pytest.mark.parametrize("where", ["operation", "bridge"])
+async def test_a_thread_left_behind_still_sees_its_operation(where: str) -> None:
+    started, left, ended = threading.Event(), threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def work() -> None:
+        started.set()
+        happens(left)
+        operation = current_operation()
+        seen.append(operation)
+        try:
+            if operation is not None:
+                operation.check()
+        except OperationCancelled as error:
+            seen.append(error.reason)
+        ended.set()
+
+    async with AnyioBridge() as bridge:
+        with pytest.raises(OperationCancelled):
+            async with Cancelable(register=False) as operation:
+                run_in_thread = operation.run_in_thread if where == "operation" else bridge.run_in_thread
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(run_in_thread, work)
+                    await becomes_true_soon(started.is_set)
+                    operation.cancel_sync()
+        left.set()
+        await happens_soon(ended)
+    assert seen == [operation, CancelationReason.MANUAL]

@@ -638,3 +638,9 @@ def test_a_million_registrations_come_and_go() -> None:
         with token.on_cancel(print):
             pass
     assert not token._watchers
+
+
+def test_an_answer_that_nobody_awaits_is_true_or_false_all_the_same() -> None:
+    token = CancelationToken()
+    assert token.cancel()
+    assert not token.cancel()

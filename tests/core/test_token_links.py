@@ -6,6 +6,7 @@ import gc
 import itertools
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from cancelable_core import CancelationReason, CancelationToken, CompositeToken, Registration
-from cancelable_core.flags import LINK, StrongLink
+from cancelable_core import Cancelable, CancelationReason, CancelationToken, CompositeToken, Registration
+from cancelable_core.flags import LINK, WAKE, StrongLink, Watcher
 
 from .helpers import InterruptedAt, Running, at_every_line
 
@@ -375,3 +376,33 @@ class TokenGraph(RuleBasedStateMachine):
 
 TestTokenGraph = TokenGraph.TestCase
 TestTokenGraph.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+@pytest.mark.parametrize("part", ["text", None, 5, Cancelable(register=False)])
+def test_what_is_no_token_is_refused_and_nothing_is_linked(part: Any) -> None:
+    token = CancelationToken()
+    for compose in (CancelationToken.any_of, CancelationToken.all_of):
+        with pytest.raises(TypeError, match="token"):
+            compose(token, part)
+    assert not token._watchers
+
+
+def test_the_deepest_of_a_tree_are_woken_first() -> None:
+    woken: list[str] = []
+
+    class Sleeper(Watcher):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wake(self) -> None:
+            woken.append(self.name)
+
+    tokens = [CancelationToken() for _ in range(3)]
+    links = [StrongLink(tokens[1]), StrongLink(tokens[2])]
+    tokens[0].watch(links[0], LINK)
+    tokens[1].watch(links[1], LINK)
+    sleepers = [Sleeper(name) for name in ("outer", "middle", "inner")]
+    for token, sleeper in zip(tokens, sleepers, strict=True):
+        token.watch(sleeper, WAKE)
+    tokens[0].cancel_sync()
+    assert woken == ["inner", "middle", "outer"]

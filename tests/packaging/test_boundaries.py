@@ -129,9 +129,23 @@ def test_loading_the_core_starts_no_thread_and_sets_no_signal_handler() -> None:
 
 
 def test_loading_the_core_loads_nothing_that_only_interrupters_need() -> None:
-    """Their methods load it when they are called. `subprocess` comes with asyncio anyway."""
+    """Their methods load it when they are called."""
     code = "import sys, cancelable_core; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     loaded = set(result.stdout.split())
     assert not loaded & {"ctypes", "multiprocessing", "cancelable_core.interrupters.subprocesses", "http.client", "httpx"}
+
+
+def test_loading_the_core_loads_no_loop_and_no_framework() -> None:
+    """An application under WSGI may have no use for asyncio, which takes longer to load than all of the suite."""
+    code = "import sys; before = set(sys.modules); import {}; print(*set(sys.modules) - before)"
+    loaded = {}
+    for package in (CORE, "anyio"):
+        command = [sys.executable, "-c", code.format(package)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        loaded[package] = {name.partition(".")[0] for name in result.stdout.split()}
+    more = loaded[CORE] - loaded["anyio"]
+    assert not more & {"asyncio", "trio", "uvloop", "ssl", "subprocess"}
+    assert {CORE} <= more - sys.stdlib_module_names <= {CORE} | LOADED_WITH_ANYIO
