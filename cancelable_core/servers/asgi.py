@@ -176,7 +176,7 @@ async def run_asgi(
         elif not (response.is_complete or client.has_gone) and _waits_for_the_rest(scope):
             await response.finish()
     except QueueFull as error:
-        if response.has_started:
+        if response.is_complete or (response.has_started and not is_websocket):
             raise
         if is_websocket:
             await response.close_websocket(websocket_close_code(error))

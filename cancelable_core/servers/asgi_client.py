@@ -31,6 +31,9 @@ LOOK_AHEAD_BYTES = 65_536
 """So much of a body is held for an application that does not read it; then the server is not asked for more, and a client that
 leaves stays unseen until the application reads."""
 
+MESSAGE_BYTES = 256
+"""What a message counts for beside its content, of which a client may send as many without as it likes."""
+
 LAST_SECONDS = 1.0
 """How long to wait for a server that does not let go of a read that was cancelled."""
 
@@ -275,4 +278,4 @@ def is_last_message(message: Message) -> bool:
 
 
 def _size(message: Message) -> int:
-    return len(message.get("body") or message.get("bytes") or message.get("text") or b"")
+    return MESSAGE_BYTES + len(message.get("body") or message.get("bytes") or message.get("text") or b"")
