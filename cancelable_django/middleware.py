@@ -23,6 +23,7 @@ from cancelable_core.servers import (
     WsgiClient,
     has_operation,
     iterate_wsgi_body,
+    leaves_cut_streams_open,
     view_options,
 )
 
@@ -172,13 +173,14 @@ def _follow(operation: RequestOperation, request: HttpRequest, response: HttpRes
         response.headers[name] = value
     if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
         content = cast(Any, response.streaming_content)
+        in_order = isinstance(request, ASGIRequest) and leaves_cut_streams_open(request.scope)
         if response.is_async:
-            response.streaming_content = operation.stream_body(content)
+            response.streaming_content = operation.stream_body(content, ends_in_order=in_order)
         elif isinstance(request, WSGIRequest):
             length = response.headers.get("Content-Length")
             response.streaming_content = iterate_wsgi_body(operation, content, request.META, length)
         else:
-            response.streaming_content = operation.iterate_body(content)
+            response.streaming_content = operation.iterate_body(content, ends_in_order=in_order)
     elif isinstance(request, WSGIRequest):
         operation.response_completed()  # all that is left to do is to send it
     close = response.close

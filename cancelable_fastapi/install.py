@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from cancelable_core import ConfigurationError, JobRunner, QueueFull, ThreadSafeRegistry
-from cancelable_core.http_api import Settings, SettingsOptions, queue_full_response, websocket_close_code
-from cancelable_core.servers import WebApplication
+from cancelable_core.http_api import Settings, SettingsOptions, queue_full_response
+from cancelable_core.servers import WebApplication, close_code
 
 from ._asking import PrincipalResolver
 from ._translate import native_response
@@ -102,7 +102,7 @@ def prepare(
 async def _answer_queue_full(connection: Request | WebSocket, error: Exception) -> Response | None:
     assert isinstance(error, QueueFull)
     if isinstance(connection, WebSocket):
-        await connection.close(websocket_close_code(error))
+        await connection.close(close_code(error, connection.scope))
         return None
     return native_response(queue_full_response(error))
 

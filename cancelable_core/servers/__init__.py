@@ -1,7 +1,16 @@
 """A request as an operation, and what servers can tell about it. No framework is known here."""
 
 from .application import WebApplication
-from .asgi import AsgiApplication, CancelableAsgi, find_owner_soon, is_operation, run_asgi, watching_client
+from .asgi import (
+    AsgiApplication,
+    CancelableAsgi,
+    close_code,
+    find_owner_soon,
+    is_operation,
+    leaves_cut_streams_open,
+    run_asgi,
+    watching_client,
+)
 from .asgi_client import AsgiClient, Receive, Scope, Send
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
 from .shutdown import ShutdownHook, answer_lifespan, install_shutdown_hook, lifespan_of
@@ -28,12 +37,14 @@ __all__ = [
     "WsgiClient",
     "answer_lifespan",
     "cancelable_view",
+    "close_code",
     "current_request",
     "find_owner_soon",
     "has_operation",
     "install_shutdown_hook",
     "is_operation",
     "iterate_wsgi_body",
+    "leaves_cut_streams_open",
     "lifespan_of",
     "run_asgi",
     "run_wsgi",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
@@ -34,8 +34,10 @@ __all__ = [
     "AsgiApplication",
     "AsgiResponse",
     "CancelableAsgi",
+    "close_code",
     "find_owner_soon",
     "is_operation",
+    "leaves_cut_streams_open",
     "run_asgi",
     "send_response",
     "watching_client",
@@ -169,17 +171,17 @@ async def run_asgi(
         if error.operation_id != operation.id:
             raise
         if is_websocket:
-            await response.close_websocket(websocket_close_code(error))
+            await response.close_websocket(close_code(error, scope))
         elif not response.has_started:
             if answer is None or not await answer(error, response.send):
                 await send_response(cancelled_response(error, web.settings), send)
-        elif not (response.is_complete or client.has_gone) and _waits_for_the_rest(scope):
+        elif not (response.is_complete or client.has_gone) and leaves_cut_streams_open(scope):
             await response.finish()
     except QueueFull as error:
         if response.is_complete or (response.has_started and not is_websocket):
             raise
         if is_websocket:
-            await response.close_websocket(websocket_close_code(error))
+            await response.close_websocket(close_code(error, scope))
         else:
             await send_response(queue_full_response(error), send)
     finally:
@@ -223,13 +225,22 @@ def find_owner_soon(operation: RequestOperation, find_owner: Callable[[], Awaita
     return port.spawn(find, detached_context(), ended=lambda: None)
 
 
-def _waits_for_the_rest(scope: Scope) -> bool:
-    """Whether the server leaves its client waiting when an application returns in the middle of a response.
+def leaves_cut_streams_open(scope: Mapping[str, Any]) -> bool:
+    """Whether the server leaves its client waiting when an application ends in the middle of a response, however it ends.
 
-    daphne does; it alone names no version of the HTTP specification. An error in the middle of a response would keep it from
-    looking after any other application's end (4.2).
+    daphne does. An error in the middle of a response would keep it from looking after any other application's end (4.2).
     """
-    return "spec_version" not in scope.get("asgi", {})
+    # it names no version of the specification, as test clients do not either
+    return "daphne.server" in sys.modules and "spec_version" not in scope.get("asgi", {})
+
+
+def close_code(error: OperationCancelled | QueueFull, scope: Mapping[str, Any]) -> int:
+    """`websocket_close_code`, as far as the server lets applications use it.
+
+    daphne does not (4.2): it takes 1000, and what RFC 6455 §7.4.2 leaves to libraries and applications, 3000 to 4999.
+    """
+    code = websocket_close_code(error)
+    return code + 3000 if leaves_cut_streams_open(scope) else code
 
 
 async def send_response(response: EndpointResponse, send: Send) -> None:

@@ -199,11 +199,14 @@ class RequestOperation(Cancelable):
         else:
             self._settle(self._verdict_on(error))
 
-    def iterate_body(self, chunks: Iterable[bytes], length: float = math.inf) -> Iterator[bytes]:
+    def iterate_body(
+        self, chunks: Iterable[bytes], length: float = math.inf, *, ends_in_order: bool = False
+    ) -> Iterator[bytes]:
         """A response's stream that ends when the request is cancelled, between two chunks; and the request with it.
 
         Args:
             length: After how many bytes the client has it all, where its headers say so.
+            ends_in_order: Stop, rather than raise, when it is cut; for servers that do not break off what raises.
         """
         sent = 0
         try:
@@ -215,9 +218,10 @@ class RequestOperation(Cancelable):
             self.response_completed()
         except BaseException as error:
             self.end(error)
-            raise
+            if not (ends_in_order and self.cancelation_in(error)):
+                raise
 
-    async def stream_body(self, chunks: AsyncIterable[R]) -> AsyncIterator[R]:
+    async def stream_body(self, chunks: AsyncIterable[R], *, ends_in_order: bool = False) -> AsyncIterator[R]:
         """The same for an async stream, which is interrupted wherever it waits.
 
         Nobody has to close it for the request to end rightly: `end`, between its first and its last chunk, means that the
@@ -231,7 +235,8 @@ class RequestOperation(Cancelable):
             self._is_cut_off = False
         except BaseException as error:
             self.end(error)
-            raise
+            if not (ends_in_order and self.cancelation_in(error)):
+                raise
 
     def note_use(self) -> None:
         """The route made use of its operation: opened one inside, asked for it, or is marked. Any thread."""

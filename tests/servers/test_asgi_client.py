@@ -423,11 +423,14 @@ async def test_error_of_the_server_is_the_application_s_to_meet() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_task_that_a_server_ends_loses_nothing() -> None:
     """asyncio servers may cancel whatever runs on their loop, and futures of theirs."""
-    server = AsgiServer(body(b"1"), asyncio.CancelledError(), body(b"2"))
+    server = AsgiServer(body(b"1"))
     with client_of(server) as client:
-        client.start(pytest.fail)
-        await becomes_true_soon(lambda: server.taken == 2)
-        assert [await client.receive() for _ in range(2)] == [body(b"1"), body(b"2")]
+        await follow(client, server)
+        assert await client.receive() == body(b"1")
+        read = asyncio.ensure_future(client.receive())
+        await settled()
+        server.say(asyncio.CancelledError(), body(b"2"))
+        assert await read == body(b"2")
 
 
 # --- WebSockets

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -262,8 +264,14 @@ async def test_stream_that_is_cancelled_is_cut() -> None:
     assert ended(app) == ("cancelled", "manual")
 
 
+@pytest.fixture
+def daphne(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known by its module, and by naming no version of the specification."""
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+
+
+@pytest.mark.usefixtures("daphne")
 async def test_stream_that_is_cancelled_is_ended_where_the_client_would_wait_for_ever() -> None:
-    """daphne names no version of the specification."""
     server = AsgiServer()
     await call(make(cancelling_itself(stall)), scope(asgi={"version": "3.0"}), server)
     assert [message.get("more_body") for message in server.sent] == [None, True, False]
@@ -461,6 +469,20 @@ async def test_job_without_room_after_a_websocket_s_end_is_an_error_as_any() -> 
     with pytest.raises(QueueFull):
         await call(make(application), socket_scope(), server)
     assert [message["type"] for message in server.sent] == ["websocket.close"]
+
+
+@pytest.mark.usefixtures("daphne")
+@pytest.mark.parametrize(
+    ("reason", "code"), [(CancelationReason.MANUAL, 4011), (CancelationReason.SHUTDOWN, 4001), (None, 4013)]
+)
+async def test_websocket_is_closed_with_a_code_that_daphne_takes(reason: CancelationReason | None, code: int) -> None:
+    async def find_no_room(scope: Scope, receive: Receive, send: Send) -> None:
+        raise QueueFull("full")
+
+    server = AsgiServer(CONNECT)
+    app = make(find_no_room if reason is None else cancelling_itself(work_over_a_socket, reason))
+    await call(app, {**socket_scope(), "asgi": {"version": "3.0"}}, server)
+    assert server.sent[-1] == {"type": "websocket.close", "code": code}
 
 
 async def test_websocket_that_works_ends_with_its_client() -> None:

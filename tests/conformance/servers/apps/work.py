@@ -6,7 +6,7 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ __all__ = [
     "LIMIT_SECONDS",
     "Readable",
     "await_",
+    "await_quick",
+    "await_stalled_chunks",
     "digest",
     "endless_chunks",
     "job",
@@ -52,11 +54,12 @@ def operation() -> Cancelable:
 
 def wait(key: str) -> str:
     """Wait cooperatively, for longer than anybody has patience."""
-    tell("begun", key=key, id=operation().id)
+    own = operation()
+    tell("begun", key=key, id=own.id)
     try:
-        operation().sleep(LONG_SECONDS)
+        own.sleep(LONG_SECONDS)
     except OperationCancelled as error:
-        tell("stopped", key=key, id=operation().id, reason=error.reason)
+        tell("stopped", key=key, id=own.id, reason=error.reason)
         raise
     finally:
         tell("finally", key=key)
@@ -82,6 +85,13 @@ def wait_for_gate(key: str) -> str:
     return "ran to its end"
 
 
+async def await_quick(key: str) -> str:
+    """A little work that is awaited: sometimes long enough for the client to be followed."""
+    with Cancelable("inner"):
+        await anyio.sleep(random.uniform(0, 0.015))
+    return f"quick {key}"
+
+
 def quick(key: str) -> str:
     """A little work, during which the client is followed."""
     with Cancelable("inner"):
@@ -96,6 +106,17 @@ def stalled_chunks(key: str) -> Iterator[str]:
     try:
         yield "first\n"
         operation().sleep(LONG_SECONDS)
+        yield "last\n"
+    finally:
+        tell("finally", key=key)
+
+
+async def await_stalled_chunks(key: str) -> AsyncIterator[str]:
+    """The same where it is awaited."""
+    tell("begun", key=key, id=operation().id)
+    try:
+        yield "first\n"
+        await anyio.sleep(LONG_SECONDS)
         yield "last\n"
     finally:
         tell("finally", key=key)

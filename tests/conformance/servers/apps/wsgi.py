@@ -8,7 +8,7 @@ from typing import Any
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from . import bare_wsgi, django_wsgi, flask_app
+from . import bare_wsgi, django_app, flask_app
 
 __all__ = ["app"]
 
@@ -18,9 +18,9 @@ app: Any = DispatcherMiddleware(
     NotFound(),
     {
         "/flask": flask_app.make_app(),
-        "/django": django_wsgi.make_app(),
+        "/django": django_app.make_wsgi_app(),
         "/bare": bare_wsgi.make_app(),
         "/plain-flask": flask_app.make_app(with_suite=False),
-        "/plain-django": django_wsgi.make_app(with_suite=False),
+        "/plain-django": django_app.make_wsgi_app(with_suite=False),
     },
 )
