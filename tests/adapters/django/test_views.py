@@ -147,7 +147,7 @@ def test_a_routes_limit_covers_a_stream_under_wsgi_which_is_cut(visit: Visit) ->
         visit.operation.wait(60)
         yield "second"
 
-    @cancelable_view(timeout_seconds=0.05)
+    @cancelable_view(timeout_seconds=0.5)
     def view(request: HttpRequest) -> StreamingHttpResponse:
         with visit.view():
             return StreamingHttpResponse(chunks())
@@ -169,7 +169,7 @@ async def test_a_routes_limit_covers_a_stream_under_asgi_which_is_cut(visit: Vis
         yield "first"
         await anyio.sleep_forever()
 
-    @cancelable_view(timeout_seconds=0.05)
+    @cancelable_view(timeout_seconds=0.5)
     async def view(request: HttpRequest) -> StreamingHttpResponse:
         bodies.append(cast(Any, request)._stream)
         with visit.view():

@@ -88,7 +88,7 @@ async def stream(key: str, operation: CurrentOperation) -> StreamingResponse:
 
 
 @api.get("/fastapi/limited/{key}")
-@fastapi_view(timeout_seconds=0.3)
+@fastapi_view(timeout_seconds=0.5)
 async def limited(key: str, operation: CurrentOperation) -> StreamingResponse:
     return StreamingResponse(operation.stream(_stalled(key)), media_type="text/event-stream")
 
