@@ -124,7 +124,7 @@ def test_the_applications_limit_ends_where_the_stream_begins(visit: Visit) -> No
 
     def chunks() -> Iterator[str]:
         yield "first"
-        assert not visit.operation.wait(0.1)
+        assert not visit.operation.wait(0.5)
         yield "second"
 
     _add(app, _stream(visit, chunks()))
