@@ -338,4 +338,5 @@ def a_lifespan_installs_and_removes_it() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background has it ignored
     globals()[sys.argv[1]]()
