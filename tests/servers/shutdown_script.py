@@ -24,7 +24,7 @@ SECONDS = 30.0
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())  # whole: threads and signal handlers say something, too
 
 
 def term() -> None:
