@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["PostgreSQL", "find_programs", "running_postgres"]
+__all__ = ["PostgreSQL", "find_programs", "free_port", "running_postgres"]
 
 _USER = "cancelable"
 _START_SECONDS = 30.0
@@ -86,7 +86,7 @@ def running_postgres() -> Iterator[PostgreSQL]:
             [programs / "initdb", "-D", directory / "data", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"],
             check=True, capture_output=True, cwd=directory, env=environment, timeout=60, **as_somebody,
         )  # fmt: skip
-        port = _free_port()
+        port = free_port()
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(port),
@@ -115,7 +115,8 @@ def running_postgres() -> Iterator[PostgreSQL]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

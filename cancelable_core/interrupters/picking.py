@@ -8,16 +8,12 @@ from typing import Any, cast
 
 from ..operation import current_operation
 from ..regions import Interrupter
-from . import psycopg, psycopg2, sqlalchemy, sqlite3
+from . import psycopg, sqlalchemy
+from .drivers import DRIVERS
 
 __all__ = ["interrupter_for", "interrupting"]
 
-_PICKERS: tuple[Callable[[object], Interrupter | None], ...] = (
-    sqlite3.interrupter_for,
-    psycopg.interrupter_for,
-    psycopg2.interrupter_for,
-    sqlalchemy.interrupter_for,
-)
+_PICKERS: tuple[Callable[[object], Interrupter | None], ...] = (*DRIVERS, sqlalchemy.interrupter_for)
 
 
 def interrupter_for(connection: object) -> Interrupter:
@@ -32,8 +28,8 @@ def interrupter_for(connection: object) -> Interrupter:
             return interrupter
     kind = f"{type(connection).__module__}.{type(connection).__qualname__}"
     raise TypeError(
-        f"nothing is known to interrupt {kind}; known are synchronous connections of sqlite3, psycopg, psycopg2 and SQLAlchemy."
-        " For others, derive from Interrupter and use operation.interruptible()"
+        f"nothing is known to interrupt {kind}; known are synchronous connections of sqlite3, psycopg, psycopg2, PyMySQL and"
+        " SQLAlchemy. For others, derive from Interrupter and use operation.interruptible()"
     )
 
 
@@ -43,8 +39,8 @@ def interrupting(connection: object) -> AbstractContextManager[object]:
     Without an open operation it does nothing. See `Cancelable.interruptible` for what holds inside.
 
     Args:
-        connection: A connection of sqlite3, psycopg 3 or psycopg2, or of SQLAlchemy over one of these. Around awaits on a
-            `psycopg.AsyncConnection` it sees to it that a native cancelation reaches the server.
+        connection: A connection of sqlite3, psycopg 3, psycopg2 or PyMySQL, or of SQLAlchemy over one of these. Around awaits
+            on a `psycopg.AsyncConnection` it sees to it that a native cancelation reaches the server.
 
     Raises:
         OperationCancelled: At entry or in place of the driver's error.

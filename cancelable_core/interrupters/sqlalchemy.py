@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ..errors import OperationCancelled
 from ..regions import Interrupter
 from ..wakeup import is_native_cancelation
-from . import psycopg, psycopg2, sqlite3
+from . import psycopg
 from .cursors import InterruptibleCursor, LibraryInterrupter, call_interruptible, undoes
+from .drivers import DRIVERS
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -25,8 +26,8 @@ def instrument(engine: AnyEngine) -> AnyEngine:
     """Have a cancel interrupt the statements and fetches of an engine, in whatever operation is current where they run.
 
     Args:
-        engine: A synchronous engine over sqlite3, psycopg or psycopg2, or an asynchronous one; others are left as they are. An
-            ORM session needs its ``rollback()`` afterwards, as after any error.
+        engine: A synchronous engine over sqlite3, psycopg, psycopg2 or PyMySQL, or an asynchronous one; others are left as
+            they are. An ORM session needs its ``rollback()`` afterwards, as after any error.
 
     Returns:
         The engine. Doing it twice changes nothing.
@@ -113,7 +114,7 @@ def _run_to_the_end(coroutine: Any) -> None:
 
 
 def _driver_interrupter(connection: object) -> Interrupter | None:
-    for pick in (sqlite3.interrupter_for, psycopg.interrupter_for, psycopg2.interrupter_for):
+    for pick in DRIVERS:
         interrupter = pick(connection)
         if interrupter is not None:
             return interrupter

@@ -58,3 +58,18 @@ def test_the_query_of_a_request_ends_with_its_client(
     with server.client() as other:
         assert other.get("/query/next").text == "1"
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_query_of_sqlite_ends_with_its_client(start: Callable[[str], RunningServer], site: str) -> None:
+    server = start(site)
+    before = len(server.log)
+    client = server.leaving()
+    client.send("GET", "/sqlite")
+    becomes_true(lambda: "SQLite is asked" in server.log[before:])
+    left_at = time.monotonic()
+    client.leave()
+    becomes_true(lambda: "/sqlite" in server.log[before:] and "was cancelled: disconnect" in server.log[before:])
+    assert time.monotonic() - left_at < STOPPED_SECONDS
+    with server.client() as other:
+        assert other.get("/query/next").text == "1"

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from cancelable_core import Cancelable, OperationCancelled, interrupting
 from cancelable_core.interrupters.sqlalchemy import instrument
 from tests.core.helpers import Running
+from tests.mariadb import MariaDB
 from tests.postgres import PostgreSQL
 
 from .databases import django_connection
@@ -72,8 +73,22 @@ def on_django(request: pytest.FixtureRequest) -> Iterator[Execute]:
         yield execute
 
 
+@contextmanager
+def on_pymysql(request: pytest.FixtureRequest) -> Iterator[Execute]:
+    mariadb: MariaDB = request.getfixturevalue("mariadb")
+    with closing(mariadb.connect()) as connection, connection.cursor() as cursor:
+
+        def execute(statement: str) -> Any:
+            with interrupting(connection):
+                cursor.execute(statement)
+                return list(cursor.fetchall())
+
+        execute("SET max_recursive_iterations = 10000")
+        yield execute
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", [on_sqlite, on_psycopg, on_sqlalchemy, on_django])
+@pytest.mark.parametrize("kind", [on_sqlite, on_psycopg, on_sqlalchemy, on_django, on_pymysql])
 def test_no_later_statement_is_hit(kind: Any, request: pytest.FixtureRequest, record_property: Any) -> None:
     rng = random.Random(20261125)
     hit: list[BaseException] = []

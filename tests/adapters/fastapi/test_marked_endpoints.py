@@ -16,7 +16,7 @@ from cancelable_fastapi import cancelable_view
 
 from .helpers import TestClient, Visit, ask, installed
 
-SHORT_SECONDS = 0.05
+SHORT_SECONDS = 0.3
 
 
 async def never(request: Request) -> Response:

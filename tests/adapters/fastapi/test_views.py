@@ -140,7 +140,7 @@ async def test_a_limit_of_its_own_cuts_a_stalled_stream_whose_source_is_closed(v
     with installed() as (app, _):
 
         @app.get("/work")
-        @cancelable_view(timeout_seconds=0.1)
+        @cancelable_view(timeout_seconds=0.5)
         async def work(operation: CurrentOperation) -> StreamingResponse:
             return StreamingResponse(operation.stream(chunks()))
 

@@ -49,7 +49,7 @@ def test_a_routes_limit_goes_before_the_applications(visit: Visit) -> None:
 
 
 def test_a_route_may_opt_out_of_the_applications_limit(visit: Visit) -> None:
-    app, _ = make_app(request_timeout_seconds=0.05)
+    app, _ = make_app(request_timeout_seconds=0.3)
     limits: list[float | None] = []
 
     @cancelable_view(timeout_seconds=None)
@@ -57,7 +57,7 @@ def test_a_route_may_opt_out_of_the_applications_limit(visit: Visit) -> None:
         operation = current_operation()
         assert operation is not None
         limits.append(operation.remaining_seconds)
-        assert not operation.wait(0.1)
+        assert not operation.wait(0.5)
         return "done"
 
     _add(app, view)
@@ -110,7 +110,7 @@ def test_a_routes_limit_covers_the_stream_which_is_cut(visit: Visit) -> None:
         visit.operation.wait(60)
         yield "second"
 
-    _add(app, cancelable_view(timeout_seconds=0.05)(_stream(visit, chunks())))
+    _add(app, cancelable_view(timeout_seconds=0.5)(_stream(visit, chunks())))
     exchange = Exchange(app, "/work")
     assert next(exchange.chunks) == b"first"
     with pytest.raises(TimeoutError):
@@ -120,11 +120,11 @@ def test_a_routes_limit_covers_the_stream_which_is_cut(visit: Visit) -> None:
 
 
 def test_the_applications_limit_ends_where_the_stream_begins(visit: Visit) -> None:
-    app, _ = make_app(request_timeout_seconds=0.05)
+    app, _ = make_app(request_timeout_seconds=0.3)
 
     def chunks() -> Iterator[str]:
         yield "first"
-        assert not visit.operation.wait(0.1)
+        assert not visit.operation.wait(0.5)
         yield "second"
 
     _add(app, _stream(visit, chunks()))

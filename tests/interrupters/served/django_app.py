@@ -9,6 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
+from tests.interrupters.served.sqlite import sqlite_query
 from tests.interrupters.statements import ON_POSTGRES
 
 settings.configure(
@@ -17,6 +18,7 @@ settings.configure(
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["cancelable_django"],
     MIDDLEWARE=["cancelable_django.middleware.CancelableMiddleware"],
+    LOGGING_CONFIG=None,
     CANCELABLE={"INTERRUPT_QUERIES": True},
     DATABASES={
         "default": {
@@ -47,4 +49,9 @@ def query(request: HttpRequest, name: str) -> HttpResponse:
         return HttpResponse(str(cursor.fetchone()[0]))
 
 
-urlpatterns = [path("query/<str:name>", query)]
+@cancelable_view
+def on_sqlite(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(sqlite_query())
+
+
+urlpatterns = [path("query/<str:name>", query), path("sqlite", on_sqlite)]

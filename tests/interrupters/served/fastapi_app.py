@@ -8,7 +8,9 @@ from fastapi.responses import PlainTextResponse
 from cancelable_fastapi import cancelable_view, install
 
 from .engine import query
+from .sqlite import sqlite_query
 
 app = FastAPI(default_response_class=PlainTextResponse)
 install(app)
 app.get("/query/{name}")(cancelable_view(query))
+app.get("/sqlite")(cancelable_view(sqlite_query))

@@ -34,7 +34,7 @@ __all__ = [
     "wait_for_gate",
 ]
 
-LIMIT_SECONDS = 0.2
+LIMIT_SECONDS = 0.5
 """The application's ``request_timeout_seconds``, and what routes with a limit of their own ask for."""
 
 FILE = Path(os.environ[EVENTS_FILE] + ".sent")
