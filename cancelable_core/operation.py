@@ -235,7 +235,7 @@ class Cancelable:
         self.token = CancelationToken()
         """The operation's own token, linked from the given one and from the parent's while it is open."""
         self.owner: str | _Inherit | None = owner
-        self.counted_as = OperationStatus.PENDING
+        self.counted_as: OperationStatus | None = None
         self.enclosing: Cancelable | None = None
         """The open operation that was current at entry."""
         self._name = name
@@ -428,6 +428,11 @@ class Cancelable:
             progress=self._progress[0].latest if self._progress else None,
             id_is_secret=self.id_is_secret,
         )
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """Seconds from entry to end; None until it has ended, and for what never started."""
+        return None if self._started is None or self._ended is None else self._ended - self._started
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -787,7 +792,8 @@ class Cancelable:
             self._find_parent()
             if not self._links:
                 self._link()
-            if self._register and not self._is_announced:
+            was_announced = self._is_announced
+            if self._register and not was_announced:
                 self._store.register(self, OperationStatus.RUNNING)
                 self._tell_store_of_cancel()
         except BaseException:
@@ -797,8 +803,8 @@ class Cancelable:
             self._settle(self._cancelled_status())
             raise self.error()
         self._started = time.time()
-        if self._is_announced:
-            self._store.start(self)
+        if was_announced:
+            self._store.note(self, OperationStatus.RUNNING)
         _current.set(self)
         try:
             self._arm(port)
@@ -841,7 +847,7 @@ class Cancelable:
 
     def _tell_store_of_cancel(self) -> None:
         if not self.token.watch(_StoreNote(self, self._store), WAKE) and self.token.is_cancelled:
-            self._store.note_cancelling(self)
+            self._store.note(self, OperationStatus.CANCELLING)
 
     def _arm(self, port: Port | None) -> None:
         if self._timeout_seconds is not None:
@@ -1073,7 +1079,7 @@ class _StoreNote(Watcher):
         self._store = store
 
     def wake(self) -> None:
-        self._store.note_cancelling(self._operation)
+        self._store.note(self._operation, OperationStatus.CANCELLING)
 
 
 def _check_types(name: object, owner: object, token: object, parent: object) -> None:

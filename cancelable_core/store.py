@@ -1,7 +1,8 @@
 """This process's entries: index by id and name, counters in O(1), bounded history.
 
-One lock, held for a few dictionary steps; never while user code, logging or input and output runs. Cancels and ends do not
-wait for it: they leave a note in a deque, which whoever holds the lock next, or still, turns into counter moves.
+Whoever registers, cancels or ends an operation takes no lock: he leaves a note in a deque. Those who look take the one lock and
+first turn the notes into counter moves; so does whoever ends something while nobody is inside. The lock is held for dictionary
+steps; never while user code, logging or input and output runs.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ _LATENCIES_KEPT = 1_000
 class Entry(Protocol):
     """What the store asks of an operation."""
 
-    counted_as: OperationStatus
-    """In which counter it stands; written by the store only, under its lock."""
+    counted_as: OperationStatus | None
+    """In which counter it stands, if it is counted yet; written by the store only, under its lock."""
 
     @property
     def id(self) -> str: ...
@@ -46,6 +47,8 @@ class Entry(Protocol):
     def kind(self) -> OperationKind: ...
     @property
     def context(self) -> OperationContext: ...
+    @property
+    def duration_seconds(self) -> float | None: ...
     def cancel_sync(
         self, reason: CancelationReason | str | None = None, message: str | None = None, *, origin: str | None = None
     ) -> bool: ...
@@ -76,11 +79,12 @@ class _Tally:
         self.durations = 0
         self.latencies: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
-    def count_end(self, context: OperationContext) -> None:
-        duration = context.duration_seconds
-        if duration is not None:
-            self.duration_seconds += duration
+    def count_duration(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self.duration_seconds += seconds
             self.durations += 1
+
+    def count_cancel(self, context: OperationContext) -> None:
         if context.status in (OperationStatus.CANCELLED, OperationStatus.TIMED_OUT) and context.reason is not None:
             self.by_reason[context.reason] += 1
             if context.ended_at is not None and context.cancel_requested_at is not None:
@@ -121,7 +125,7 @@ class OperationStore:
         history_limit: How many finished operations to keep of each kind; 0 keeps none. Completed requests are only counted.
 
     Concurrency:
-        Every method: any thread. `find`, `finished` and `note_cancelling` take no lock and are safe in a signal handler.
+        Every method: any thread. `register`, `note`, `finish`, `find` and `finished` wait for no lock.
         A forked child starts with an empty store.
     """
 
@@ -134,8 +138,7 @@ class OperationStore:
         self._lock = _Room(self._tidy)
         self._live: dict[str, Entry] = {}
         self._names: NameIndex[Entry] = NameIndex()
-        self._cancelling: deque[Entry] = deque()
-        self._ended: deque[tuple[Entry, OperationContext]] = deque()
+        self._notes: deque[tuple[Entry, OperationStatus | None]] = deque()  # what an entry has become; None: it ended
         self._end_tokens_due: deque[EndToken] = deque()
         self._tallies = {kind: _Tally() for kind in OperationKind}
         self._history: dict[OperationKind, OrderedDict[str, OperationContext]] = {kind: OrderedDict() for kind in OperationKind}
@@ -162,27 +165,18 @@ class OperationStore:
         Raises:
             DuplicateOperation: An entry with this id is live; nothing was changed.
         """
-        with self._lock:
-            self._catch_up()
-            if entry.id in self._live:
-                raise DuplicateOperation(f"an operation with id {entry.id!r} is running already", operation_id=entry.id)
-            self._live[entry.id] = entry
-            if _has_fixed_name(entry) and entry.name is not None:
-                self._names.add(entry.name, entry)
-            tally = self._tallies[entry.kind]
-            tally.total += 1
-            tally.by_status[status] += 1
-            entry.counted_as = status
+        other = self._live.setdefault(entry.id, entry)
+        if other is not entry and other.status.is_final:
+            with self._lock:
+                self._catch_up()  # it has ended, and leaves
+            other = self._live.setdefault(entry.id, entry)
+        if other is not entry:
+            raise DuplicateOperation(f"an operation with id {entry.id!r} is running already", operation_id=entry.id)
+        self._notes.append((entry, status))
 
-    def start(self, entry: Entry) -> None:
-        """A pending entry runs now."""
-        with self._lock:
-            if self._live.get(entry.id) is entry and entry.counted_as is OperationStatus.PENDING:
-                self._move(entry, OperationStatus.RUNNING)
-
-    def note_cancelling(self, entry: Entry) -> None:
-        """An entry was told to stop. Lock-free; counted by whoever takes the lock next."""
-        self._cancelling.append(entry)
+    def note(self, entry: Entry, status: OperationStatus) -> None:
+        """An entry runs now, or was told to stop."""
+        self._notes.append((entry, status))
 
     def finish(self, entry: Entry) -> None:
         """An entry has its final status: move it to the history and tell those who wait. Unknown entries are ignored.
@@ -190,7 +184,7 @@ class OperationStore:
         Never waits for the lock. The collector may close a generator, and so end the operation in it, in the very thread that
         is inside; that one, like any other thread found there, sees to it on the way out.
         """
-        self._ended.append((entry, entry.context))
+        self._notes.append((entry, None))
         self._tidy()
 
     def count_abandoned_threads(self, change: int) -> None:
@@ -203,15 +197,9 @@ class OperationStore:
         with self._lock:
             self._failed_interruptions += 1
 
-    def _move(self, entry: Entry, status: OperationStatus) -> None:
-        by_status = self._tallies[entry.kind].by_status
-        by_status[entry.counted_as] -= 1
-        by_status[status] += 1
-        entry.counted_as = status
-
     def _tidy(self) -> None:
-        """See to the entries that ended, unless somebody is inside, who does it then."""
-        while self._ended and self._lock.enter_if_free():
+        """See to the notes, unless somebody is inside, who does it then."""
+        while self._notes and self._lock.enter_if_free():
             try:
                 self._catch_up()
             finally:
@@ -225,30 +213,54 @@ class OperationStore:
 
     def _catch_up(self) -> None:
         """Turn the notes into what they say. Called inside the lock, and first wherever the answer depends on them."""
-        while self._cancelling:
-            entry = self._cancelling.popleft()
-            if self._live.get(entry.id) is entry and entry.counted_as is not OperationStatus.CANCELLING:
-                self._move(entry, OperationStatus.CANCELLING)
-        while self._ended:
-            self._end(*self._ended.popleft())
+        notes = self._notes
+        while notes:
+            entry, status = notes.popleft()
+            if self._live.get(entry.id) is not entry:
+                continue
+            if status is None:
+                self._end(entry)
+            elif entry.counted_as is None:
+                self._begin(entry, status)
+            elif entry.counted_as is not OperationStatus.CANCELLING:  # a job may be told to stop before it starts
+                self._move(entry, status)
 
-    def _end(self, entry: Entry, context: OperationContext) -> None:
-        if self._live.get(entry.id) is not entry:
-            return
-        self._move(entry, context.status)
-        self._tallies[entry.kind].count_end(context)
-        self._remember(context)
+    def _begin(self, entry: Entry, status: OperationStatus) -> None:
+        if _has_fixed_name(entry) and entry.name is not None:
+            self._names.add(entry.name, entry)
+        tally = self._tallies[entry.kind]
+        tally.total += 1
+        tally.by_status[status] += 1
+        entry.counted_as = status
+
+    def _move(self, entry: Entry, status: OperationStatus) -> None:
+        by_status = self._tallies[entry.kind].by_status
+        if entry.counted_as is not None:
+            by_status[entry.counted_as] -= 1
+        by_status[status] += 1
+        entry.counted_as = status
+
+    def _end(self, entry: Entry) -> None:
+        status, kind = entry.status, entry.kind
+        self._move(entry, status)
+        tally = self._tallies[kind]
+        tally.count_duration(entry.duration_seconds)
+        end_token = self._end_tokens.pop(entry.id, None)
+        # most of all entries are of this kind, and nobody will ask for them
+        is_only_counted = kind is OperationKind.REQUEST and status is OperationStatus.COMPLETED
+        if not is_only_counted or end_token is not None:
+            context = entry.context
+            tally.count_cancel(context)
+            if not is_only_counted:
+                self._remember(context)
+            if end_token is not None:
+                end_token.context = context
+                self._end_tokens_due.append(end_token)
         del self._live[entry.id]  # after it is in the history: a reader without the lock finds it in one of the two
         if _has_fixed_name(entry) and entry.name is not None:
             self._names.remove(entry.name, entry)
-        end_token = self._end_tokens.pop(entry.id, None)
-        if end_token is not None:
-            end_token.context = context
-            self._end_tokens_due.append(end_token)
 
     def _remember(self, context: OperationContext) -> None:
-        if context.kind is OperationKind.REQUEST and context.status is OperationStatus.COMPLETED:
-            return
         history = self._history[context.kind]
         history.pop(context.id, None)
         history[context.id] = context
@@ -297,16 +309,18 @@ class OperationStore:
         kinds = query.kinds
         if pattern is None:
             with self._lock:
+                self._catch_up()
                 entries = list(self._live.values())
             return entries if kinds is None else [entry for entry in entries if entry.kind in kinds]
         matcher = name_matcher(pattern)
         with self._lock:
+            self._catch_up()
             names = self._names.candidates(pattern)
         names = [name for name in names if matcher.match(name)]
         with self._lock:
             entries = self._names.entries(names)
             if kinds is None or OperationKind.REQUEST in kinds:
-                entries += [entry for entry in self._live.values() if not _has_fixed_name(entry)]
+                entries += [entry for entry in list(self._live.values()) if not _has_fixed_name(entry)]
         return entries
 
     # --- counting

@@ -168,8 +168,7 @@ def _follow(operation: RequestOperation, request: HttpRequest, response: HttpRes
     """End the operation with the response's last byte, however that comes about."""
     operation.response_started()
     header = get_application().settings.response_header
-    present = {name.lower(): value for name, value in response.headers.items()}
-    for name, value in operation.response_headers(header, response.status_code, present):
+    for name, value in operation.response_headers(header, response.status_code, response.headers.items()):
         response.headers[name] = value
     if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
         content = cast(Any, response.streaming_content)

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Unpack, cast
 
-from flask import Flask, current_app, has_app_context, has_request_context, request
+from flask import Flask, Request, current_app, has_app_context, has_request_context, request
+from werkzeug.local import LocalProxy
 
 from cancelable_core import CancelationReason, JobRunner, ThreadSafeRegistry
 from cancelable_core.http_api import CLIENT_ID_HEADER, Settings, SettingsOptions
@@ -70,7 +71,7 @@ class CancelableExtension:
             use_running_loop=False,  # async views run on loops that end with the request
         )
         app.register_blueprint(make_blueprint(application))  # first: Flask refuses it when it is too late for all of this
-        app.url_value_preprocessor(partial(_take_route, application.settings))
+        app.url_value_preprocessor(partial(_take_route, app, application.settings))
         override_methods(app, application.settings)
         app.wsgi_app = _Middleware(app, application)  # type: ignore[method-assign]  # the documented way
         app.cli.add_command(make_commands())
@@ -155,13 +156,15 @@ class _Middleware:
         return run_wsgi(self._wsgi_app, environ, start_response, operation, response_header=settings.response_header)
 
 
-def _take_route(settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:
+def _take_route(app: Flask, settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:
     """Remember the route's template, and give the operation what the view was marked with."""
-    if request.url_rule is None:
+    current = cast("LocalProxy[Request]", request)._get_current_object()  # through the proxy once only: this is on every request's way
+    rule = current.url_rule
+    if rule is None:
         return
-    request.environ[_ROUTE_KEY] = request.root_path.rstrip("/") + request.url_rule.rule
-    operation = request.environ.get(OPERATION_KEY)
-    options = view_options(current_app.view_functions.get(request.url_rule.endpoint))
+    current.environ[_ROUTE_KEY] = current.root_path.rstrip("/") + rule.rule
+    options = view_options(app.view_functions.get(rule.endpoint))
+    operation = current.environ.get(OPERATION_KEY)
     if options is None or not isinstance(operation, RequestOperation):
         return
     operation.adopt(options)

@@ -329,12 +329,12 @@ class AsgiResponse:
             if message.get("status", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self._held = []  # a mounted application of Starlette's says 500 to what it raises again right after
         self.operation.response_started()
-        headers = [*message.get("headers", ())]  # ours, not the application's own object
-        present = {bytes(name).decode("latin-1").lower(): bytes(value).decode("latin-1") for name, value in headers}
-        status: int = message.get("status", 101)
-        for name, value in self.operation.response_headers(self._which, status, present):
-            headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
-        return {**message, "headers": headers}
+        headers = message.get("headers", ())
+        present = ((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers)
+        added = self.operation.response_headers(self._which, message.get("status", 101), present)
+        if not added:
+            return message
+        return {**message, "headers": [*headers, *((n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in added)]}
 
 
 def watching_client(application: AsgiApplication) -> AsgiApplication:

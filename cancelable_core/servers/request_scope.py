@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Literal, Protocol, TypeVar
 
 from .. import ending
@@ -187,9 +187,11 @@ class RequestOperation(Cancelable):
 
     def end(self, error: BaseException | None = None) -> None:
         """The last byte was sent, the stream was closed, or ``error`` ended it all. Any thread; the first call counts."""
+        if self._closed:
+            return
         claim = object()
         self._ends.append(claim)
-        if self._ends[0] is not claim or self._started is None or self._closed:
+        if self._ends[0] is not claim or self._started is None:
             return
         error = error or self._error or (GeneratorExit() if self._is_cut_off else None)
         if error is None:
@@ -265,21 +267,21 @@ class RequestOperation(Cancelable):
         # callbacks on the pool: a slow one must not hold up the thread, or the loop, that watches everybody's clients
         self._request(Verdict(CancelationReason.DISCONNECT, None, "client", time.time()), shared_timer().dispatch)
 
-    def response_headers(self, which: str, status: int, present: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    def response_headers(self, which: str, status: int, present: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """What to add to the response, so that the client can name its operation.
 
         Args:
             which: The ``response_header`` setting.
             status: The response's status.
-            present: Its headers, by their names in lower case.
+            present: Its headers.
         """
-        caching = present.get("cache-control")
-        # a shared cache must not hand one client's id to another
-        if caching is not None and not any(word in caching.lower() for word in _KEEPS_IT_PRIVATE):
-            return ()
         if which == "never" or (which == "scoped" and not self.is_scoped) or status == 304:
             return ()
-        return (("X-Operation-ID", self.id), *([] if caching is not None else [("Cache-Control", "private")]))
+        caching = [value.lower() for name, value in present if name.lower() == "cache-control"]
+        # a shared cache must not hand one client's id to another
+        if caching and not any(word in value for value in caching for word in _KEEPS_IT_PRIVATE):
+            return ()
+        return (("X-Operation-ID", self.id), *([] if caching else [("Cache-Control", "private")]))
 
     @property
     def _outside_reason(self) -> CancelationReason:

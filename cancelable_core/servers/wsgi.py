@@ -122,9 +122,9 @@ class CancelableWsgi:
 
 def has_operation(environ: dict[str, Any]) -> bool:
     """Whether the request is an operation already: of a layer around this one, on the ASGI side of a bridge as well."""
-    outer = environ.get("asgi.scope", {}).get(OPERATION_KEY)
-    if outer is not None:
-        environ.setdefault(OPERATION_KEY, outer)
+    scope = environ.get("asgi.scope")
+    if scope is not None and OPERATION_KEY in scope:
+        environ.setdefault(OPERATION_KEY, scope[OPERATION_KEY])
     return OPERATION_KEY in environ
 
 
@@ -145,26 +145,15 @@ def run_wsgi(
         The response's body. The operation ends when the server calls its ``close()``, as PEP 3333 demands of every server,
         or when it is exhausted or raises.
     """
-    body_length = math.inf
-
-    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-        nonlocal body_length
-        operation.response_started()
-        present = {name.lower(): value for name, value in headers}
-        code = int(status[:3])
-        body_length = _body_length(environ["REQUEST_METHOD"], code, present.get("content-length"))
-        added = operation.response_headers(response_header, code, present)
-        return start_response(status, [*headers, *added], *exc_info)
-
+    response = _Response(operation, environ, start_response, response_header)
     environ[OPERATION_KEY] = operation
     operation.begin()
     try:
-        body = application(environ, start)
+        body = application(environ, response.start)
     except BaseException as error:
         operation.end(error)
         raise
-    kind = _SizedBody if hasattr(body, "__len__") else _Body
-    return kind(body, operation, environ, lambda: body_length)
+    return (_SizedBody if hasattr(body, "__len__") else _Body)(body, response)
 
 
 def iterate_wsgi_body(
@@ -196,26 +185,48 @@ def _leave_to_server(environ: Mapping[str, Any]) -> None:
         raise BrokenPipeError(errno.EPIPE, "the client has gone")
 
 
+class _Response:
+    """What an application says of its response, before the body."""
+
+    __slots__ = ("_headers", "_start_response", "_status", "_which", "environ", "operation")
+
+    def __init__(
+        self, operation: RequestOperation, environ: dict[str, Any], start_response: Callable[..., Any], which: str
+    ) -> None:
+        self.operation = operation
+        self.environ = environ
+        self._start_response = start_response
+        self._which = which
+        self._status = 0
+        self._headers: list[tuple[str, str]] = []
+
+    def start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        """PEP 3333's ``start_response``."""
+        self.operation.response_started()
+        self._status, self._headers = int(status[:3]), headers
+        added = self.operation.response_headers(self._which, self._status, headers)
+        return self._start_response(status, [*headers, *added] if added else headers, *exc_info)
+
+    @property
+    def length(self) -> float:
+        """After how many bytes the client has it all, as far as is known: a generator starts its response late."""
+        named = next((value for name, value in self._headers if name.lower() == "content-length"), None)
+        return _body_length(self.environ["REQUEST_METHOD"], self._status, named)
+
+
 class _Body:
     """A response's body whose operation ends with it.
 
     Closed between its first and its last chunk, the client has gone: no server stops reading otherwise.
     """
 
-    __slots__ = ("_body", "_chunks_sent", "_environ", "_find_length", "_is_under_way", "_items", "_operation", "_sent")
+    __slots__ = ("_body", "_chunks_sent", "_is_under_way", "_items", "_operation", "_response", "_sent")
 
-    def __init__(
-        self,
-        body: Iterable[bytes],
-        operation: RequestOperation,
-        environ: Mapping[str, Any],
-        find_length: Callable[[], float],
-    ) -> None:
+    def __init__(self, body: Iterable[bytes], response: _Response) -> None:
         self._body = body
         self._items = iter(body)
-        self._operation = operation
-        self._environ = environ
-        self._find_length = find_length  # a generator starts its response late
+        self._operation = response.operation
+        self._response = response
         self._is_under_way = False
         self._sent = self._chunks_sent = 0
 
@@ -238,7 +249,7 @@ class _Body:
             self._operation.failed_with(error)
             self._operation.end()  # here: werkzeug may come across the broken connection before it comes to `close`
             if is_own and client_has_gone:
-                _leave_to_server(self._environ)
+                _leave_to_server(self._response.environ)
                 raise StopIteration from None
             raise
         self._sent += len(chunk)
@@ -249,7 +260,7 @@ class _Body:
         return chunk
 
     def _is_complete(self) -> bool:
-        return self._sent >= self._find_length()
+        return self._sent >= self._response.length
 
     def close(self) -> None:
         """Close the application's body, and end the request."""

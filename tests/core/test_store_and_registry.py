@@ -193,6 +193,34 @@ def test_a_cancel_needs_no_lock_of_the_store(store: OperationStore, registry: Th
     assert registry.get_statistics().completed_operations == 1
 
 
+def test_opening_and_ending_need_no_lock_of_the_store(store: OperationStore, registry: ThreadSafeRegistry) -> None:
+    """The collector may close a generator, and open an operation in it, in the very thread that is inside."""
+    with store._lock:
+        with Cancelable("one", registry=store, operation_id="one"):
+            assert registry.cancel_operation("one").outcome is CancelOutcome.REQUESTED
+            with pytest.raises(DuplicateOperation):
+                Cancelable(registry=store, operation_id="one").__enter__()
+    statistics = registry.get_statistics()
+    assert (statistics.total_operations, statistics.completed_operations) == (1, 1)
+    check_sum(statistics)
+
+
+def test_the_id_of_what_has_ended_is_free_at_once(store: OperationStore, registry: ThreadSafeRegistry) -> None:
+    def again() -> None:
+        with Cancelable("again", registry=store, operation_id="one"):
+            assert names(registry.list_operations()) == ["again"]
+
+    with store._lock:
+        with Cancelable("before", registry=store, operation_id="one") as before:
+            pass
+        assert store.find("one") is before  # nobody was let in to see to its end
+        running = Running(again)
+    running.result()
+    statistics = registry.get_statistics()
+    assert (statistics.total_operations, statistics.completed_operations) == (2, 2)
+    check_sum(statistics)
+
+
 def test_callbacks_may_ask_the_registry(store: OperationStore, registry: ThreadSafeRegistry) -> None:
     """No user code runs under the store's lock."""
     answers: list[object] = []
@@ -486,7 +514,8 @@ async def test_pages_cover_everything_once(face: Any, store: OperationStore, whe
 class Ended:
     """An entry that has ended and has not left the store yet, as for a moment every one does."""
 
-    counted_as = OperationStatus.PENDING
+    counted_as = None
+    duration_seconds = None
     name = None
     kind = OperationKind.OPERATION
     status = OperationStatus.COMPLETED
@@ -589,7 +618,7 @@ def test_the_end_of_what_was_never_registered_changes_nothing(store: OperationSt
         with Cancelable("stranger", parent=None, registry=OperationStore()) as stranger:
             pass
         store.finish(stranger)
-        store.note_cancelling(stranger)
+        store.note(stranger, OperationStatus.CANCELLING)
         assert names(registry.list_operations()) == ["one"]
         assert registry.get_history() == []
         assert registry.get_statistics().total_operations == 1
