@@ -97,8 +97,9 @@ class Flag:
             verdicts.append(SEAL)
         if verdicts[0] is not SEAL:
             return False  # the watchers are the canceller's, who may be on the way to them
-        for watcher, _ in self.take_watchers():
-            watcher.dropped()
+        if self._watchers:
+            for watcher, _ in self.take_watchers():
+                watcher.dropped()
         return True
 
     def watch(self, watcher: Watcher, phase: int) -> bool:

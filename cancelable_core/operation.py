@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from .interrupters.subprocesses import Command
 
-__all__ = ["CURRENT", "INHERIT", "Cancelable", "OperationOptions", "current_operation"]
+__all__ = ["CURRENT", "INHERIT", "Cancelable", "OperationOptions", "current_operation", "current_variable"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,7 +105,7 @@ class OperationOptions(TypedDict, total=False):
     registry: OperationStore | HasStore | None
 
 
-_current: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_operation", default=None)
+current_variable: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_operation", default=None)
 _thread_of: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_thread_of", default=None)
 """In a worker thread: the operation that started it, which it may outlive."""
 
@@ -128,7 +128,7 @@ def current_operation() -> Cancelable | None:
     Finished ones are skipped. Only in a thread that a cancelled operation left behind, that operation still shows, so that
     ``current_operation().check()`` raises there.
     """
-    operation = _current.get()
+    operation = current_variable.get()
     while operation is not None and operation.is_over:
         if operation.token.is_cancelled and operation is _thread_of.get() and not operation.is_inherited:
             return operation
@@ -144,7 +144,7 @@ def detached_context(keeps: Callable[[contextvars.ContextVar[Any]], bool] | None
     """
     context = contextvars.Context()
     for variable, value in contextvars.copy_context().items():
-        if variable is not _current and not names_the_loop(variable) and (keeps is None or keeps(variable)):
+        if variable is not current_variable and not names_the_loop(variable) and (keeps is None or keeps(variable)):
             context.run(variable.set, value)
     return context
 
@@ -232,7 +232,7 @@ class Cancelable:
         self.id: str = new_operation_id() if operation_id is None else checked_operation_id(operation_id)
         self.id_is_secret = isinstance(self.id, SecretId)
         """Whether the id was generated at random, so that knowing it is a capability."""
-        self.token = CancelationToken()
+        self.token = self._new_token()
         """The operation's own token, linked from the given one and from the parent's while it is open."""
         self.owner: str | _Inherit | None = owner
         self.counted_as: OperationStatus | None = None
@@ -261,6 +261,9 @@ class Cancelable:
         self._scope: TokenScope | None = None
         self._home: tuple[object, object] | None = None
         self._progress: list[Progress] = []
+
+    def _new_token(self) -> CancelationToken:
+        return CancelationToken()
 
     # --- other ways to make one
 
@@ -612,7 +615,7 @@ class Cancelable:
         """A call for a worker thread that sees this operation, also once the operation has left it behind."""
         self._let_threads_see_the_deadline()
         context = context_for_a_thread()
-        context.run(_current.set, self)
+        context.run(current_variable.set, self)
         context.run(_thread_of.set, self)
         return ThreadCall(func, context, self.count_abandoned_threads)
 
@@ -805,7 +808,7 @@ class Cancelable:
         self._started = time.time()
         if was_announced:
             self._store.note(self, OperationStatus.RUNNING)
-        _current.set(self)
+        current_variable.set(self)
         try:
             self._arm(port)
         except BaseException:
@@ -1031,8 +1034,8 @@ class Cancelable:
             self._store.finish(self)
 
     def _leave_context(self) -> None:
-        if _current.get() is self:
-            _current.set(self._nearest_open())
+        if current_variable.get() is self:
+            current_variable.set(self._nearest_open())
 
     def _nearest_open(self) -> Cancelable | None:
         operation = self.enclosing

@@ -31,6 +31,8 @@ from .token import CancelationToken
 __all__ = ["EndToken", "OperationStore", "default_store", "every_store", "replace_default_store"]
 
 _LATENCIES_KEPT = 1_000
+_UNSEEN_KEPT = 1_000
+"""So many entries that completed unseen are left to whoever looks next."""
 
 
 class Entry(Protocol):
@@ -54,6 +56,15 @@ class Entry(Protocol):
     ) -> bool: ...
     @property
     def status(self) -> OperationStatus: ...
+
+
+class Latent(Protocol):
+    """An entry that is not made before somebody looks."""
+
+    kind: OperationKind
+
+    def make(self) -> None:
+        """Be there, registered, from now on; nothing if it ended unseen. Any thread."""
 
 
 class EndToken(CancelationToken):
@@ -125,7 +136,7 @@ class OperationStore:
         history_limit: How many finished operations to keep of each kind; 0 keeps none. Completed requests are only counted.
 
     Concurrency:
-        Every method: any thread. `register`, `note`, `finish`, `find` and `finished` wait for no lock.
+        Every method: any thread. `register`, `note`, `finish`, `find`, `finished`, `expect` and `drop` wait for no lock.
         A forked child starts with an empty store.
     """
 
@@ -139,6 +150,8 @@ class OperationStore:
         self._live: dict[str, Entry] = {}
         self._names: NameIndex[Entry] = NameIndex()
         self._notes: deque[tuple[Entry, OperationStatus | None]] = deque()  # what an entry has become; None: it ended
+        self._latent: dict[Latent, bool] = {}
+        self._unseen: deque[tuple[OperationKind, float]] = deque()  # kinds and durations of those that completed latent
         self._end_tokens_due: deque[EndToken] = deque()
         self._tallies = {kind: _Tally() for kind in OperationKind}
         self._history: dict[OperationKind, OrderedDict[str, OperationContext]] = {kind: OrderedDict() for kind in OperationKind}
@@ -187,6 +200,22 @@ class OperationStore:
         self._notes.append((entry, None))
         self._tidy()
 
+    def expect(self, latent: Latent) -> None:
+        """Have an entry made as soon as somebody looks at what is live."""
+        self._latent[latent] = True
+
+    def drop(self, latent: Latent, *, completed_after_seconds: float | None = None) -> None:
+        """An expected entry was made, or has completed without; then it is counted, once. Others are ignored."""
+        was_expected = self._latent.pop(latent, False)
+        if was_expected and completed_after_seconds is not None:
+            self._unseen.append((latent.kind, completed_after_seconds))
+            if len(self._unseen) >= _UNSEEN_KEPT:
+                self._tidy()
+
+    def _look_at_latent(self) -> None:
+        for latent in list(self._latent):
+            latent.make()
+
     def count_abandoned_threads(self, change: int) -> None:
         """A thread was left behind by its operation (+1), or such a thread ended (-1)."""
         with self._lock:
@@ -199,7 +228,7 @@ class OperationStore:
 
     def _tidy(self) -> None:
         """See to the notes, unless somebody is inside, who does it then."""
-        while self._notes and self._lock.enter_if_free():
+        while (self._notes or len(self._unseen) >= _UNSEEN_KEPT) and self._lock.enter_if_free():
             try:
                 self._catch_up()
             finally:
@@ -224,6 +253,12 @@ class OperationStore:
                 self._begin(entry, status)
             elif entry.counted_as is not OperationStatus.CANCELLING:  # a job may be told to stop before it starts
                 self._move(entry, status)
+        while self._unseen:
+            kind, seconds = self._unseen.popleft()
+            tally = self._tallies[kind]
+            tally.total += 1
+            tally.by_status[OperationStatus.COMPLETED] += 1
+            tally.count_duration(seconds)
 
     def _begin(self, entry: Entry, status: OperationStatus) -> None:
         if _has_fixed_name(entry) and entry.name is not None:
@@ -291,6 +326,7 @@ class OperationStore:
 
     def select_live(self, query: OperationQuery) -> list[tuple[Entry, OperationContext]]:
         """Matching live entries with their snapshots, newest first; the pattern is matched outside the lock."""
+        self._look_at_latent()
         found = {entry.id: (entry, entry.context) for entry in self._candidates(query)}
         # those that ended meanwhile are left out first: they must not take room on a page
         kept = _page([context for _, context in found.values() if not context.status.is_final], query)
@@ -326,7 +362,8 @@ class OperationStore:
     # --- counting
 
     def statistics(self, kinds: Collection[OperationKind] | None = None) -> OperationStatistics:
-        """One consistent snapshot over the given kinds; costs the same whatever is live."""
+        """One consistent snapshot over the given kinds; costs the same whatever is live, once everything was looked at."""
+        self._look_at_latent()
         wanted = list(OperationKind if kinds is None else dict.fromkeys(kinds))
         with self._lock:
             self._catch_up()

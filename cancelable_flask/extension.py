@@ -158,7 +158,7 @@ class _Middleware:
 
 def _take_route(app: Flask, settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:
     """Remember the route's template, and give the operation what the view was marked with."""
-    current = cast("LocalProxy[Request]", request)._get_current_object()  # through the proxy once only: this is on every request's way
+    current = cast("LocalProxy[Request]", request)._get_current_object()  # through the proxy only once
     rule = current.url_rule
     if rule is None:
         return

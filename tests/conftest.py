@@ -58,7 +58,7 @@ def _open_operation() -> list[str]:
     left = None if loaded is None else loaded.current_operation()
     if loaded is None or left is None:
         return []
-    loaded._current.set(None)
+    loaded.current_variable.set(None)
     return [f"open: {left!r}"]
 
 

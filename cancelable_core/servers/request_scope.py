@@ -6,12 +6,14 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Literal, Protocol, TypeVar
+from types import TracebackType
+from typing import Literal, Protocol, Self, TypeVar
 
 from .. import ending
 from ..errors import DuplicateOperation, OperationCancelled
 from ..identifiers import SecretId, new_operation_id
 from ..models import CancelationReason, OperationKind, OperationStatus
+from ..latent import LatentOperation
 from ..operation import Cancelable
 from ..scopes import TokenScope
 from ..store import OperationStore
@@ -52,7 +54,7 @@ class ClientWatch(Protocol):
         ...
 
 
-class RequestOperation(Cancelable):
+class RequestOperation(LatentOperation):
     """The operation that a request is.
 
     Args:
@@ -84,6 +86,7 @@ class RequestOperation(Cancelable):
         "_is_cut_off",
         "_limit_is_the_routes",
         "_method",
+        "_native_scope_inside",
         "_outside",
         "_route",
         "is_scoped",
@@ -105,7 +108,7 @@ class RequestOperation(Cancelable):
     ) -> None:
         if operation_id is not None and store.finished(operation_id) is not None:
             operation_id = None  # a cancel that was answered for it must not seem to be this one's
-        super().__init__(operation_id=operation_id, owner=None, parent=None, timeout=timeout_seconds, registry=store)
+        super().__init__(store, operation_id=operation_id, timeout=timeout_seconds)
         self._method = method
         self._route: Callable[[], str | None] | None = route
         self._outside = outside_reason
@@ -115,6 +118,7 @@ class RequestOperation(Cancelable):
         self._ends: list[object] = []
         self._is_cut_off = False
         self._limit_is_the_routes = False
+        self._native_scope_inside: TokenScope | None = None
         self.native = native
         self.is_scoped = False
         """Whether the route made use of it; see `note_use`."""
@@ -128,7 +132,35 @@ class RequestOperation(Cancelable):
 
     def begin(self) -> None:
         """Open it here; whoever runs in this context from now on runs inside it."""
-        self._open(None)
+        if self.may_stay_latent:
+            self.begin_latent()
+        else:
+            self._open(None)
+
+    @property
+    def may_stay_latent(self) -> bool:
+        return self._follows_client != "all" and super().may_stay_latent
+
+    async def __aenter__(self) -> Self:
+        if not self.may_stay_latent:
+            return await super().__aenter__()
+        scope = TokenScope(self.token)
+        self.begin_latent()
+        self._native_scope_inside = scope.__enter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        scope, self._native_scope_inside = self._native_scope_inside, None
+        if scope is not None:
+            if exc is None and not (self._is_made or self.token.is_cancelled):
+                scope.__exit__(None, None, None)
+                self.end()
+                return False
+            self.make()
+            self._scope = scope
+        return await super().__aexit__(exc_type, exc, traceback)
 
     async def run(self, call: Callable[[], Awaitable[R]]) -> R:
         """Await ``call()`` so that a cancel interrupts it wherever it waits.
@@ -156,6 +188,7 @@ class RequestOperation(Cancelable):
 
     def adopt(self, options: ViewOptions) -> None:
         """The route was found, and this is what it asks for. Called before its view runs, in the same thread or task."""
+        self.make()
         if not isinstance(options.cancel_on_disconnect, AsApp):
             self._follows_client = "scoped" if options.cancel_on_disconnect else "never"
             if self._client is not None and not options.cancel_on_disconnect:
@@ -171,7 +204,7 @@ class RequestOperation(Cancelable):
 
     def response_started(self) -> None:
         """The application's time limit covers what came before, and the stream may take its time; a route's own covers both."""
-        if not self._limit_is_the_routes:
+        if self._is_made and not self._limit_is_the_routes:
             self._lift_deadline()
 
     def response_completed(self) -> None:
@@ -182,11 +215,16 @@ class RequestOperation(Cancelable):
 
     def check_stream(self) -> None:
         """Raise between two chunks of a response if the request was cancelled, unless the response is what says so."""
-        if self._error is None:
+        if self._error is None and (self._is_made or self.token.is_cancelled):
             self.check()
 
     def end(self, error: BaseException | None = None) -> None:
         """The last byte was sent, the stream was closed, or ``error`` ended it all. Any thread; the first call counts."""
+        if error is None and self._error is None and not self._is_cut_off and self.end_latent():
+            if self._client is not None:
+                self._client.stop()
+            self._route = self.native = self._client = None
+            return
         if self._closed:
             return
         claim = object()

@@ -8,7 +8,19 @@ LAYERS: tuple[frozenset[str], ...] = (
     # state
     frozenset({"flags", "names", "store", "timer_thread", "token", "waiters", "wakeup"}),
     frozenset(
-        {"bridges", "decorator", "operation", "progress", "regions", "scopes", "shielding", "sources", "streams", "threads"}
+        {
+            "bridges",
+            "decorator",
+            "latent",
+            "operation",
+            "progress",
+            "regions",
+            "scopes",
+            "shielding",
+            "sources",
+            "streams",
+            "threads",
+        }
     )
     | {"interrupters"},  # stand on operations, whose methods hand over to them when they are called
     frozenset({"jobs", "registry", "transports"}),
