@@ -145,7 +145,7 @@ class AnyioBridge:
         self._open = False
         self._entered = False
         self._armed = False  # the loop was told, or is at it
-        self._generation = forks.generation()
+        self._generation = forks.generation
 
     # --- the producers' side
 
@@ -183,7 +183,7 @@ class AnyioBridge:
         return result
 
     def _submit(self, call: _Call, *, block: bool) -> None:
-        if self._generation != forks.generation():  # nor is the lock to be trusted
+        if self._generation != forks.generation:  # nor is the lock to be trusted
             raise BridgeClosed("the bridge belongs to the process before a fork")
         while True:
             waiter = ThreadWaiter()

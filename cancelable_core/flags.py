@@ -135,10 +135,10 @@ class StrongLink(Watcher):
     def __init__(self, target: Flag, reason: CancelationReason | None = None) -> None:
         self._target = target
         self._reason = reason
-        self._generation = forks.generation()
+        self._generation = forks.generation
 
     def pass_on(self, verdict: Verdict) -> tuple[Flag, Verdict] | None:
-        if self._generation != forks.generation():
+        if self._generation != forks.generation:
             return None  # its operation belongs to the process before a fork, where somebody could stop
         return self._target, verdict if self._reason is None else verdict._replace(reason=self._reason)
 

@@ -7,13 +7,10 @@ from collections.abc import Callable
 
 __all__ = ["generation", "run_in_child"]
 
-_generation = 0
+generation: int = 0
+"""How many forks lie between this process and the first that loaded the suite; operations remember theirs."""
+
 _resets: list[Callable[[], object]] = []
-
-
-def generation() -> int:
-    """How many forks lie between this process and the first that loaded the suite; operations remember theirs."""
-    return _generation
 
 
 def run_in_child(reset: Callable[[], object]) -> None:
@@ -22,8 +19,8 @@ def run_in_child(reset: Callable[[], object]) -> None:
 
 
 def _after_fork() -> None:
-    global _generation
-    _generation += 1
+    global generation
+    generation += 1
     for reset in _resets:
         reset()
 

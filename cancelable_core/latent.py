@@ -1,7 +1,8 @@
 """Operations that are made in full only when somebody looks at them: most requests come and go without.
 
-What looks is whatever needs anything of an operation but its token: `current_operation`, a registry that lists or counts what is
-live, a child. Until then there is the token, and the place in the store where those who look find it.
+Looking is whatever needs anything of an operation: `current_operation`, a child, a registry that lists or counts what is live.
+Until then there is no more than a place in the store, where those who look find it. What is expensive about a request is the
+code more than the work: on a busy server every function that it comes through has left the processor's caches since the last.
 """
 
 from __future__ import annotations
@@ -40,63 +41,58 @@ class LatentOperation(Cancelable):
         As for `Cancelable`. Whether the first look or the end came first is decided by appending to a list.
     """
 
-    __slots__ = ("_began", "_claims", "_is_made", "_left", "_wanted_timeout")
+    __slots__ = ("_began", "_claims", "_early_token", "_left", "_origin", "_wanted", "is_made")
 
     def __init__(
         self, store: OperationStore, *, operation_id: str | None = None, timeout: float | timedelta | None = None
     ) -> None:
-        self._claims: list[str | _Unseen] = [] if operation_id is None else [operation_id]
-        self._is_made = False
-        self._wanted_timeout = timeout
+        self._store = store
+        self._wanted = operation_id, timeout
+        self._claims: list[tuple[str, CancelationToken] | _Unseen] = []
+        self.is_made = False
+        """Whether anybody has looked."""
+        self._early_token: CancelationToken | None = None
         self._began: float | None = None
         self._left: float | None = None
-        # of Cancelable's, what is needed before the first look
-        self._store = store
-        self.token = CancelationToken()
-        self._generation = forks.generation()
+        self._origin = forks.generation
 
     if not TYPE_CHECKING:  # type checkers know what is there
 
         def __getattr__(self, name: str) -> Any:
             """Python asks here for an attribute that was not filled yet, or that does not exist."""
-            if name in LatentOperation.__slots__ or name.startswith("__") or self._is_made:
+            if name in LatentOperation.__slots__ or name.startswith("__") or self.is_made:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
             self.make()
             return object.__getattribute__(self, name)
 
     def make(self) -> None:
         """Fill the attributes; and, between `begin_latent` and the end, register. Any thread; the first call does it."""
-        if self._is_made:
-            return
-        with _making:
-            if not self._is_made:
-                self._claims.append(new_operation_id())
-                self._fill()
-                self._is_made = True
-                self._appear()
+        if not self.is_made:
+            with _making:
+                if not self.is_made:
+                    self._claims.append((self._wanted[0] or new_operation_id(), self._early_token or CancelationToken()))
+                    self._fill()
+                    if self._began is not None:
+                        self._appear(self._began)
+                    self.is_made = True
 
     def _fill(self) -> None:
-        own_id = next(claim for claim in self._claims if isinstance(claim, str))
-        generation, owner = self._generation, self._owner_given()
-        super().__init__(operation_id=own_id, owner=owner, parent=None, timeout=self._wanted_timeout, registry=self._store)
-        self._generation = generation
-
-    def _owner_given(self) -> str | None:
+        # the first claim that is none of an end: a signal handler may have come in between with another
+        operation_id, self.token = next(claim for claim in self._claims if not isinstance(claim, _Unseen))
         try:
             owner: str | None = object.__getattribute__(self, "owner")
         except AttributeError:
-            return None
-        return owner
+            owner = None
+        super().__init__(operation_id=operation_id, owner=owner, parent=None, timeout=self._wanted[1], registry=self._store)
+        self._generation = self._origin
 
     def _new_token(self) -> CancelationToken:
         return self.token
 
-    def _appear(self) -> None:
+    def _appear(self, began: float) -> None:
         """Be what it has become meanwhile."""
-        if self._began is None:
-            return
         self._entered = True
-        self._created = self._started = self._began
+        self._created = self._started = began
         if self._claims[0] is _UNSEEN:
             self._ended = self._left or time.time()
             self._final = OperationStatus.COMPLETED
@@ -104,32 +100,29 @@ class LatentOperation(Cancelable):
         elif not self.is_inherited:
             self._store.register(self, OperationStatus.RUNNING)
             self._tell_store_of_cancel()
-            self._store.drop(self)
-
-    @property
-    def may_stay_latent(self) -> bool:
-        """Whether it has to be there for nobody yet: its id is unknown, no deadline runs, and there is none around it."""
-        return not self._claims and self._wanted_timeout is None and current_variable.get() is None
+            self._store.latent.pop(self, None)
 
     def begin_latent(self) -> None:
-        """Enter it, and leave the rest to whoever looks. Only where it may stay latent."""
+        """Enter it, and leave the rest to whoever looks. Not inside another operation, which would be its enclosing one."""
         self._began = time.time()
-        self._store.expect(self)
+        self._store.latent[self] = True
         current_variable.set(self)
 
     def end_latent(self) -> bool:
-        """Complete it, if nobody has looked; False if somebody has, or a cancel wants to be noticed: it ends as others do."""
-        if not self._is_made and self._began is not None and self.token.seal():
-            self._claims.append(_UNSEEN)
-            if self._claims[0] is _UNSEEN:
-                if self._left is None:
-                    self._left = time.time()
-                    self._store.drop(self, completed_after_seconds=self._left - self._began)
-                if current_variable.get() is self:
-                    current_variable.set(None)
-                return True
-        self.make()  # waits for whoever is at it
-        return False
+        """Complete it, if nobody has looked. Else False, and it has to be ended as others are."""
+        if self.is_made or self._began is None or (self._early_token is not None and not self._early_token.seal()):
+            return False
+        self._claims.append(_UNSEEN)
+        if self._claims[0] is not _UNSEEN:
+            self.make()  # waits for whoever is at it
+            return False
+        if self._left is None:
+            self._left = time.time()
+            if self._store.latent.pop(self, False):
+                self._store.count_unseen(self.kind, self._left - self._began)
+        if current_variable.get() is self:
+            current_variable.set(None)
+        return True
 
 
 _making = threading.RLock()

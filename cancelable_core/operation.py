@@ -253,7 +253,7 @@ class Cancelable:
         self._entered = False
         self._final: OperationStatus | None = None
         self._closed = False
-        self._generation = forks.generation()
+        self._generation = forks.generation
         self._deadline: float | None = None
         self._bounded_by: Cancelable | None = None  # the nearest linked ancestor that has, or may yet get, a deadline
         self._disarm: Callable[[], object] | None = None
@@ -398,7 +398,7 @@ class Cancelable:
     @property
     def is_inherited(self) -> bool:
         """Whether it belongs to the process before a fork, where the tasks and threads are that could stop."""
-        return self._generation != forks.generation()
+        return self._generation != forks.generation
 
     @property
     def parent(self) -> Cancelable | None:

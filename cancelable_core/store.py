@@ -136,7 +136,7 @@ class OperationStore:
         history_limit: How many finished operations to keep of each kind; 0 keeps none. Completed requests are only counted.
 
     Concurrency:
-        Every method: any thread. `register`, `note`, `finish`, `find`, `finished`, `expect` and `drop` wait for no lock.
+        Every method: any thread. `register`, `note`, `finish`, `find`, `finished` and `count_unseen` wait for no lock.
         A forked child starts with an empty store.
     """
 
@@ -150,7 +150,8 @@ class OperationStore:
         self._live: dict[str, Entry] = {}
         self._names: NameIndex[Entry] = NameIndex()
         self._notes: deque[tuple[Entry, OperationStatus | None]] = deque()  # what an entry has become; None: it ended
-        self._latent: dict[Latent, bool] = {}
+        self.latent: dict[Latent, bool] = {}
+        """Entries to be made as soon as somebody looks at what is live. They come and go by themselves."""
         self._unseen: deque[tuple[OperationKind, float]] = deque()  # kinds and durations of those that completed latent
         self._end_tokens_due: deque[EndToken] = deque()
         self._tallies = {kind: _Tally() for kind in OperationKind}
@@ -200,20 +201,14 @@ class OperationStore:
         self._notes.append((entry, None))
         self._tidy()
 
-    def expect(self, latent: Latent) -> None:
-        """Have an entry made as soon as somebody looks at what is live."""
-        self._latent[latent] = True
-
-    def drop(self, latent: Latent, *, completed_after_seconds: float | None = None) -> None:
-        """An expected entry was made, or has completed without; then it is counted, once. Others are ignored."""
-        was_expected = self._latent.pop(latent, False)
-        if was_expected and completed_after_seconds is not None:
-            self._unseen.append((latent.kind, completed_after_seconds))
-            if len(self._unseen) >= _UNSEEN_KEPT:
-                self._tidy()
+    def count_unseen(self, kind: OperationKind, seconds: float) -> None:
+        """A latent entry completed after so long, and nobody had looked."""
+        self._unseen.append((kind, seconds))
+        if len(self._unseen) >= _UNSEEN_KEPT:
+            self._tidy()
 
     def _look_at_latent(self) -> None:
-        for latent in list(self._latent):
+        for latent in list(self.latent):
             latent.make()
 
     def count_abandoned_threads(self, change: int) -> None:

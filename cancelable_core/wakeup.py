@@ -76,7 +76,7 @@ class Port:
         """The asyncio loop or the trio token."""
         self.is_trio = is_trio
         self._post = post
-        self._generation = forks.generation()
+        self._generation = forks.generation
 
     def post(self, func: Callable[..., object], *args: object) -> bool:
         """Have the loop call ``func(*args)`` soon; False when the loop is closed or belongs to the process before a fork.
@@ -84,7 +84,7 @@ class Port:
         Concurrency:
             Any thread and any signal handler; takes no lock of ours, never blocks.
         """
-        if self._generation != forks.generation():
+        if self._generation != forks.generation:
             return False  # the self-pipe is shared with the parent process: writing would wake a stranger
         try:
             self._post(func, *args)

@@ -20,7 +20,7 @@ from cancelable_core.servers import (
     ClientWatch,
     RequestOperation,
     ViewOptions,
-    WsgiClient,
+    client_of,
     has_operation,
     iterate_wsgi_body,
     leaves_cut_streams_open,
@@ -33,6 +33,8 @@ from .conf import get_application
 from .marking import INTERRUPTED_KEY
 
 __all__ = ["CancelableMiddleware"]
+
+_CLIENT_ID_KEY = "HTTP_" + CLIENT_ID_HEADER.upper().replace("-", "_")
 
 
 class CancelableMiddleware:
@@ -58,7 +60,8 @@ class CancelableMiddleware:
             response: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return response
         application = get_application()
-        client_id = application.client_id(request.headers.get(CLIENT_ID_HEADER))
+        header = request.META.get(_CLIENT_ID_KEY)
+        client_id = None if header is None else application.client_id(header)
         if self._is_async:
             return self._acall(request, client_id)
         asker = None if client_id is None else principal_of(request, application.settings)
@@ -137,10 +140,10 @@ def _new_operation(request: HttpRequest, client_id: str | None, asker: Principal
     return operation
 
 
-def _client_of(request: HttpRequest) -> ClientWatch | None:
+def _client_of(request: HttpRequest) -> ClientWatch | Callable[[], ClientWatch] | None:
     """What tells of the client: the WSGI server, or what `wrap` left in the ASGI scope."""
     if isinstance(request, WSGIRequest):
-        return WsgiClient(request.META)
+        return client_of(request.META)
     client: ClientWatch | None = request.scope.get(CLIENT_KEY) if isinstance(request, ASGIRequest) else None
     return client
 

@@ -16,7 +16,7 @@ from cancelable_core.servers import (
     OPERATION_KEY,
     RequestOperation,
     WebApplication,
-    WsgiClient,
+    client_of,
     has_operation,
     run_wsgi,
     view_options,
@@ -29,7 +29,7 @@ from .cli import make_commands
 
 __all__ = ["CancelableExtension"]
 
-_ROUTE_KEY = "cancelable.route"
+_REQUEST_KEY = "cancelable.flask_request"
 _CONFIG_PREFIX = "CANCELABLE_"
 _CLIENT_ID_KEY = f"HTTP_{CLIENT_ID_HEADER.upper().replace('-', '_')}"  # as PEP 3333 writes headers
 
@@ -139,16 +139,19 @@ class _Middleware:
         self._application = application
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")  # PEP 3333: bytes in disguise
+        path = environ.get("PATH_INFO", "")
+        if not path.isascii():
+            path = path.encode("latin-1").decode(errors="replace")  # PEP 3333: bytes in disguise
         if has_operation(environ) or self._application.serves(path):
             return self._wsgi_app(environ, start_response)
         settings = self._application.settings
-        client_id = self._application.client_id(environ.get(_CLIENT_ID_KEY))
+        header = environ.get(_CLIENT_ID_KEY)
+        client_id = None if header is None else self._application.client_id(header)
         operation = self._application.new_request(
             environ["REQUEST_METHOD"],
-            lambda: environ.get(_ROUTE_KEY),
+            partial(_route_of, environ),
             native=environ,
-            client=WsgiClient(environ),
+            client=client_of(environ),
             client_id=client_id,
             asker=None if client_id is None else principal_before_request(self._app, environ, settings),
             outside_reason=CancelationReason.DISCONNECT,
@@ -156,13 +159,19 @@ class _Middleware:
         return run_wsgi(self._wsgi_app, environ, start_response, operation, response_header=settings.response_header)
 
 
+def _route_of(environ: dict[str, Any]) -> str | None:
+    current: Request | None = environ.get(_REQUEST_KEY)
+    rule = None if current is None else current.url_rule
+    return None if current is None or rule is None else current.root_path.rstrip("/") + rule.rule
+
+
 def _take_route(app: Flask, settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:
-    """Remember the route's template, and give the operation what the view was marked with."""
-    current = cast("LocalProxy[Request]", request)._get_current_object()  # through the proxy only once
+    """Remember the request, which knows its route, and give the operation what the view was marked with."""
+    current = cast("LocalProxy[Request]", request)._get_current_object()  # pyright: ignore[reportPrivateUsage]  # documented
     rule = current.url_rule
     if rule is None:
         return
-    current.environ[_ROUTE_KEY] = current.root_path.rstrip("/") + rule.rule
+    current.environ[_REQUEST_KEY] = current
     options = view_options(app.view_functions.get(rule.endpoint))
     operation = current.environ.get(OPERATION_KEY)
     if options is None or not isinstance(operation, RequestOperation):

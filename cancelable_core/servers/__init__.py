@@ -16,7 +16,7 @@ from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_re
 from .shutdown import ShutdownHook, answer_lifespan, install_shutdown_hook, lifespan_of
 from .view_options import ViewMark, ViewOptions, cancelable_view, view_options
 from .wsgi import OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
-from .wsgi_client import WsgiClient
+from .wsgi_client import WsgiClient, client_of
 
 __all__ = [
     "CLIENT_KEY",
@@ -37,6 +37,7 @@ __all__ = [
     "WsgiClient",
     "answer_lifespan",
     "cancelable_view",
+    "client_of",
     "close_code",
     "current_request",
     "find_owner_soon",

@@ -46,6 +46,7 @@ class WebApplication:
     ) -> None:
         self.settings = settings
         self.registry = registry_of(settings)
+        self._store = self.registry.store
         self.wsgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_THREADS)
         self.asgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_TASKS)
         self.jobs = JobRunner(
@@ -76,7 +77,7 @@ class WebApplication:
         native: object,
         client_id: str | None = None,
         asker: Principal | None = None,
-        client: ClientWatch | None = None,
+        client: ClientWatch | Callable[[], ClientWatch] | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
     ) -> RequestOperation:
         """The operation of a request that begins; see `RequestOperation`.
@@ -89,7 +90,7 @@ class WebApplication:
         return RequestOperation(
             method,
             route,
-            store=self.registry.store,
+            store=self._store,
             operation_id=chosen,
             timeout_seconds=self.settings.request_timeout_seconds,
             outside_reason=outside_reason,

@@ -301,7 +301,7 @@ class AsgiResponse:
         finally:
             self.client.sent(is_last=is_last)
         # a cancel that came before the last byte may still interrupt what is left: then the block's end decides
-        if self.is_complete and (self._says_cancelled or not self.operation.token.is_cancelled):
+        if self.is_complete and (self._says_cancelled or not self.operation.was_cancelled):
             self.operation.end()
 
     def client_has_gone(self) -> None:

@@ -12,12 +12,13 @@ from typing import Literal, Protocol, Self, TypeVar
 from .. import ending
 from ..errors import DuplicateOperation, OperationCancelled
 from ..identifiers import SecretId, new_operation_id
-from ..models import CancelationReason, OperationKind, OperationStatus
 from ..latent import LatentOperation
-from ..operation import Cancelable
+from ..models import CancelationReason, OperationKind, OperationStatus
+from ..operation import Cancelable, current_variable
 from ..scopes import TokenScope
 from ..store import OperationStore
 from ..timer_thread import shared_timer
+from ..token import CancelationToken
 from ..verdicts import Verdict
 from ..wakeup import Port, running_port
 from .view_options import AsApp, ViewOptions
@@ -65,7 +66,7 @@ class RequestOperation(LatentOperation):
         operation_id: The id that its client chose, in its canonical form; one that is taken gives way to a generated one.
         timeout_seconds: The application's limit for the time until the response starts.
         outside_reason: What it means when the server, or whoever called the application, cancels around it.
-        client: Tells when the client has gone, where the server can tell.
+        client: Tells when the client has gone, where the server can tell; or makes what does.
         cancel_on_disconnect: The application's setting: ``scoped`` requests end with their client once their route made use of
             its operation (`note_use`), ``all`` from the start, ``never`` ones run on. A route's own option goes first.
         native: The framework's request, for those who find the operation and want it.
@@ -82,12 +83,15 @@ class RequestOperation(LatentOperation):
         "_client",
         "_ends",
         "_error",
+        "_find_client",
         "_follows_client",
         "_is_cut_off",
         "_limit_is_the_routes",
+        "_may_be_latent",
         "_method",
         "_native_scope_inside",
         "_outside",
+        "_response_is_complete",
         "_route",
         "is_scoped",
         "native",
@@ -102,7 +106,7 @@ class RequestOperation(LatentOperation):
         operation_id: SecretId | None = None,
         timeout_seconds: float | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
-        client: ClientWatch | None = None,
+        client: ClientWatch | Callable[[], ClientWatch] | None = None,
         cancel_on_disconnect: Literal["scoped", "all", "never"] = "scoped",
         native: object = None,
     ) -> None:
@@ -112,13 +116,16 @@ class RequestOperation(LatentOperation):
         self._method = method
         self._route: Callable[[], str | None] | None = route
         self._outside = outside_reason
-        self._client = client
+        self._client: ClientWatch | None = None
+        self._find_client = client
         self._follows_client = cancel_on_disconnect
         self._error: BaseException | None = None
         self._ends: list[object] = []
         self._is_cut_off = False
         self._limit_is_the_routes = False
+        self._response_is_complete = False
         self._native_scope_inside: TokenScope | None = None
+        self._may_be_latent = operation_id is None and timeout_seconds is None and cancel_on_disconnect != "all"
         self.native = native
         self.is_scoped = False
         """Whether the route made use of it; see `note_use`."""
@@ -132,21 +139,18 @@ class RequestOperation(LatentOperation):
 
     def begin(self) -> None:
         """Open it here; whoever runs in this context from now on runs inside it."""
-        if self.may_stay_latent:
+        # inside of another one it has to know it, and these clients and deadlines wait for nobody to look
+        if self._may_be_latent and current_variable.get() is None:
             self.begin_latent()
         else:
             self._open(None)
 
-    @property
-    def may_stay_latent(self) -> bool:
-        return self._follows_client != "all" and super().may_stay_latent
-
     async def __aenter__(self) -> Self:
-        if not self.may_stay_latent:
+        if not self._may_be_latent or current_variable.get() is not None:
             return await super().__aenter__()
-        scope = TokenScope(self.token)
+        self._early_token = CancelationToken()
+        self._native_scope_inside = TokenScope(self._early_token).__enter__()
         self.begin_latent()
-        self._native_scope_inside = scope.__enter__()
         return self
 
     async def __aexit__(
@@ -154,7 +158,7 @@ class RequestOperation(LatentOperation):
     ) -> bool:
         scope, self._native_scope_inside = self._native_scope_inside, None
         if scope is not None:
-            if exc is None and not (self._is_made or self.token.is_cancelled):
+            if exc is None and not self.is_made:
                 scope.__exit__(None, None, None)
                 self.end()
                 return False
@@ -171,6 +175,16 @@ class RequestOperation(LatentOperation):
         with TokenScope(self.token):
             return await call()
         raise self.error()
+
+    def _fill(self) -> None:
+        super()._fill()
+        find_client = self._find_client
+        self._client = find_client() if callable(find_client) else find_client
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether it was cancelled; nobody has who has not looked."""
+        return self.is_made and self.token.is_cancelled
 
     def cancelation_in(self, error: BaseException) -> OperationCancelled | None:
         """This request's own cancel, if that is what ``error`` brings out of a view; else None."""
@@ -204,26 +218,24 @@ class RequestOperation(LatentOperation):
 
     def response_started(self) -> None:
         """The application's time limit covers what came before, and the stream may take its time; a route's own covers both."""
-        if self._is_made and not self._limit_is_the_routes:
+        if self.is_made and not self._limit_is_the_routes:
             self._lift_deadline()
 
     def response_completed(self) -> None:
         """The last byte is on its way: whatever the client does from now on, it does not leave a request that works."""
-        client = self._client
-        if client is not None:
-            client.stop()
+        self._response_is_complete = True
+        if self._client is not None:
+            self._client.stop()
 
     def check_stream(self) -> None:
         """Raise between two chunks of a response if the request was cancelled, unless the response is what says so."""
-        if self._error is None and (self._is_made or self.token.is_cancelled):
+        if self._error is None and self.is_made:
             self.check()
 
     def end(self, error: BaseException | None = None) -> None:
         """The last byte was sent, the stream was closed, or ``error`` ended it all. Any thread; the first call counts."""
         if error is None and self._error is None and not self._is_cut_off and self.end_latent():
-            if self._client is not None:
-                self._client.stop()
-            self._route = self.native = self._client = None
+            self._route = self.native = self._find_client = None
             return
         if self._closed:
             return
@@ -280,6 +292,7 @@ class RequestOperation(LatentOperation):
 
     def note_use(self) -> None:
         """The route made use of its operation: opened one inside, asked for it, or is marked. Any thread."""
+        self.make()
         self.is_scoped = True
         if self._follows_client == "scoped":
             self._watch_client()
@@ -298,7 +311,7 @@ class RequestOperation(LatentOperation):
 
     def _watch_client(self) -> None:
         client = self._client  # another thread may be ending the request
-        if client is not None and not self.is_over:
+        if client is not None and not self.is_over and not self._response_is_complete:
             client.start(self._client_has_gone)
 
     def _client_has_gone(self) -> None:
@@ -333,7 +346,7 @@ class RequestOperation(LatentOperation):
             self._client.stop()  # a response that is complete is no disconnect, whatever the client does next
         self._name, self._route = self.name, None  # the route's native objects go, the name stays
         super()._settle(status)
-        self.native = self._error = self._client = None
+        self.native = self._error = self._client = self._find_client = None
         verdict = self.token.verdict
         if verdict is not None and status in (OperationStatus.CANCELLED, OperationStatus.TIMED_OUT):
             # %a: a message, an origin and a method come from outside

@@ -13,7 +13,7 @@ from ..errors import OperationCancelled, QueueFull
 from ..http_api import Settings, cancelled_response, queue_full_response
 from ..models import CancelationReason
 from .application import WebApplication
-from .wsgi_client import WsgiClient
+from .wsgi_client import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Sized
@@ -85,7 +85,7 @@ class CancelableWsgi:
             environ["REQUEST_METHOD"],
             lambda: None if route is None else route(environ),
             native=environ,
-            client=WsgiClient(environ),
+            client=client_of(environ),
             outside_reason=CancelationReason.DISCONNECT,
         )
         header = self._application.settings.response_header
@@ -145,15 +145,16 @@ def run_wsgi(
         The response's body. The operation ends when the server calls its ``close()``, as PEP 3333 demands of every server,
         or when it is exhausted or raises.
     """
-    response = _Response(operation, environ, start_response, response_header)
+    exchange = _Exchange(operation, environ, start_response, response_header)
     environ[OPERATION_KEY] = operation
     operation.begin()
     try:
-        body = application(environ, response.start)
+        body = application(environ, exchange.start)
     except BaseException as error:
         operation.end(error)
         raise
-    return (_SizedBody if hasattr(body, "__len__") else _Body)(body, response)
+    exchange.body, exchange.items = body, iter(body)
+    return _Sized(exchange, cast("Sized", body)) if hasattr(body, "__len__") else exchange
 
 
 def iterate_wsgi_body(
@@ -185,102 +186,117 @@ def _leave_to_server(environ: Mapping[str, Any]) -> None:
         raise BrokenPipeError(errno.EPIPE, "the client has gone")
 
 
-class _Response:
-    """What an application says of its response, before the body."""
-
-    __slots__ = ("_headers", "_start_response", "_status", "_which", "environ", "operation")
-
-    def __init__(
-        self, operation: RequestOperation, environ: dict[str, Any], start_response: Callable[..., Any], which: str
-    ) -> None:
-        self.operation = operation
-        self.environ = environ
-        self._start_response = start_response
-        self._which = which
-        self._status = 0
-        self._headers: list[tuple[str, str]] = []
-
-    def start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-        """PEP 3333's ``start_response``."""
-        self.operation.response_started()
-        self._status, self._headers = int(status[:3]), headers
-        added = self.operation.response_headers(self._which, self._status, headers)
-        return self._start_response(status, [*headers, *added] if added else headers, *exc_info)
-
-    @property
-    def length(self) -> float:
-        """After how many bytes the client has it all, as far as is known: a generator starts its response late."""
-        named = next((value for name, value in self._headers if name.lower() == "content-length"), None)
-        return _body_length(self.environ["REQUEST_METHOD"], self._status, named)
-
-
-class _Body:
-    """A response's body whose operation ends with it.
+class _Exchange:
+    """A response on its way: what the application says of it first, then its body, with which the operation ends.
 
     Closed between its first and its last chunk, the client has gone: no server stops reading otherwise.
     """
 
-    __slots__ = ("_body", "_chunks_sent", "_is_under_way", "_items", "_operation", "_response", "_sent")
+    __slots__ = (
+        "_chunks_sent",
+        "_environ",
+        "_headers",
+        "_is_over",
+        "_operation",
+        "_sent",
+        "_start_response",
+        "_status",
+        "_which",
+        "body",
+        "chunks_known",
+        "items",
+    )
 
-    def __init__(self, body: Iterable[bytes], response: _Response) -> None:
-        self._body = body
-        self._items = iter(body)
-        self._operation = response.operation
-        self._response = response
-        self._is_under_way = False
+    def __init__(
+        self, operation: RequestOperation, environ: dict[str, Any], start_response: Callable[..., Any], which: str
+    ) -> None:
+        self._operation = operation
+        self._environ = environ
+        self._start_response = start_response
+        self._which = which
+        self._status = 0
+        self._headers: list[tuple[str, str]] = []
         self._sent = self._chunks_sent = 0
+        self._is_over = False
+        self.chunks_known = math.inf
+        """Of how many chunks the body is, where that is known."""
+        self.body: Iterable[bytes] = ()
+        self.items: Iterator[bytes]
+
+    def start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        """PEP 3333's ``start_response``."""
+        self._status, self._headers = int(status[:3]), headers
+        if self._which == "all" or self._operation.is_made:
+            self._operation.response_started()
+            headers = [*headers, *self._operation.response_headers(self._which, self._status, headers)]
+        return self._start_response(status, headers, *exc_info)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        operation = self._operation
         try:
-            chunk = next(self._items)
-            if self._is_under_way:
-                self._operation.check_stream()
+            chunk = next(self.items)
+            if operation.is_made and self._is_under_way:
+                operation.check_stream()
         except StopIteration:
-            self._is_under_way = False
-            self._operation.end()
+            self._is_over = True
+            operation.end()
             raise
         except BaseException as error:
-            self._is_under_way = False
-            client_has_gone = self._operation.token.reason is CancelationReason.DISCONNECT
-            is_own = self._operation.cancelation_in(error) is not None
-            self._operation.failed_with(error)
-            self._operation.end()  # here: werkzeug may come across the broken connection before it comes to `close`
+            self._is_over = True
+            client_has_gone = operation.was_cancelled and operation.token.reason is CancelationReason.DISCONNECT
+            is_own = operation.cancelation_in(error) is not None
+            operation.failed_with(error)
+            operation.end()  # here: werkzeug may come across the broken connection before it comes to `close`
             if is_own and client_has_gone:
-                _leave_to_server(self._response.environ)
+                _leave_to_server(self._environ)
                 raise StopIteration from None
             raise
         self._sent += len(chunk)
         self._chunks_sent += 1
-        self._is_under_way = not self._is_complete()
-        if not self._is_under_way:  # with this chunk the client has it all, and may leave before the server is back here
-            self._operation.response_completed()
+        # with this chunk the client may have it all, and may leave before the server is back here
+        if operation.is_made and self._is_complete:
+            operation.response_completed()
         return chunk
 
+    @property
+    def _is_under_way(self) -> bool:
+        return self._chunks_sent > 0 and not (self._is_over or self._is_complete)
+
+    @property
     def _is_complete(self) -> bool:
-        return self._sent >= self._response.length
+        if self._chunks_sent >= self.chunks_known:
+            return True
+        named = next((value for name, value in self._headers if name.lower() == "content-length"), None)
+        return self._sent >= _body_length(self._environ["REQUEST_METHOD"], self._status, named)
 
     def close(self) -> None:
         """Close the application's body, and end the request."""
         try:
-            close = getattr(self._body, "close", None)
+            close = getattr(self.body, "close", None)
             if close is not None:
                 close()
         finally:
-            if self._is_under_way:
-                self._operation.failed_with(GeneratorExit())
-            self._operation.end()
+            if not self._is_over:
+                if self._is_under_way:
+                    self._operation.failed_with(GeneratorExit())
+                self._operation.end()
 
 
-class _SizedBody(_Body):
-    """One of a known number of chunks. A server may ask for it (PEP 3333), and give a single chunk its Content-Length."""
+class _Sized:
+    """A body of a known number of chunks. A server may ask for it (PEP 3333), and give a single chunk its Content-Length."""
 
-    __slots__ = ()
+    __slots__ = ("_exchange", "close")
+
+    def __init__(self, exchange: _Exchange, body: Sized) -> None:
+        exchange.chunks_known = len(body)
+        self._exchange = exchange
+        self.close = exchange.close
 
     def __len__(self) -> int:
-        return len(cast("Sized", self._body))
+        return int(self._exchange.chunks_known)
 
-    def _is_complete(self) -> bool:
-        return self._chunks_sent >= len(self) or super()._is_complete()
+    def __iter__(self) -> Iterator[bytes]:
+        return self._exchange
