@@ -20,8 +20,8 @@ class TokenScope(Watcher):
 
     __slots__ = ("_scope", "_token", "port")
 
-    def __init__(self, token: CancelationToken) -> None:
-        port = running_port()
+    def __init__(self, token: CancelationToken, port: Port | None = None) -> None:
+        port = port or running_port()
         if port is None:
             raise RuntimeError("async with needs a running event loop (asyncio or trio); use a plain with in threads")
         self.port: Port | None = port

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from cancelable_core import OperationCancelled
+from cancelable_core.http_api import Principal
 from cancelable_core.servers import (
     OPERATION_KEY,
     RequestOperation,
@@ -83,7 +84,7 @@ class CancelableMiddleware:
             route=lambda: route_of(scope),
             answer=answer,
             departures=(ClientDisconnect, WebSocketDisconnect),
-            asker=partial(self._installed.resolver.resolve, HTTPConnection(scope)),
+            asker=partial(self._who_asks, scope),
         )
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,8 +101,11 @@ class CancelableMiddleware:
 
         await self._app(RoutedScope(scope, found), receive, send)
 
+    async def _who_asks(self, scope: Scope) -> Principal:
+        return await self._installed.resolver.resolve(HTTPConnection(scope))
+
     async def _owner(self, scope: Scope) -> str | None:
-        return (await self._installed.resolver.resolve(HTTPConnection(scope))).id
+        return (await self._who_asks(scope)).id
 
 
 async def _handled(error: OperationCancelled, outer: Any, scope: Scope, receive: Receive, send: Send) -> bool:

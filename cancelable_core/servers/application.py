@@ -10,6 +10,7 @@ from typing import Any
 from ..http_api import HttpApi, Principal, Settings, canonical_operation_id, is_client_id, registry_of
 from ..jobs import JobRunner
 from ..models import CancelationReason
+from ..wakeup import Port
 from .request_scope import ClientWatch, RequestOperation
 from .shutdown import know_application
 
@@ -79,6 +80,7 @@ class WebApplication:
         asker: Principal | None = None,
         client: ClientWatch | Callable[[], ClientWatch] | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
+        port: Port | None = None,
     ) -> RequestOperation:
         """The operation of a request that begins; see `RequestOperation`.
 
@@ -97,6 +99,7 @@ class WebApplication:
             client=client,
             cancel_on_disconnect=self.settings.cancel_on_disconnect,
             native=native,
+            port=port,
         )
 
     def serves(self, path: str) -> bool:

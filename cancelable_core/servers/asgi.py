@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -147,7 +146,7 @@ async def run_asgi(
         Exception: What the application raised, as it raised it.
     """
     is_websocket = scope["type"] == "websocket"
-    client_id = web.client_id(_header(scope, _CLIENT_ID_NAME))
+    client_id = web.client_id(_header(scope, _CLIENT_ID_NAME)) if web.settings.accept_operation_ids else None
     chooser = await asker() if client_id is not None and asker is not None else None
     client = scope.get(CLIENT_KEY)
     if not isinstance(client, AsgiClient):
@@ -160,6 +159,7 @@ async def run_asgi(
         client=client,
         client_id=client_id,
         asker=chooser,
+        port=client.port,
         outside_reason=CancelationReason.DISCONNECT,  # servers cancel around an application for little else
     )
     scope[OPERATION_KEY] = operation
@@ -250,6 +250,9 @@ async def send_response(response: EndpointResponse, send: Send) -> None:
     await send({"type": "http.response.body", "body": response.body})
 
 
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+
+
 class AsgiResponse:
     """Passes the application's messages on, adds our headers to the first, and ends the operation after the last."""
 
@@ -267,13 +270,13 @@ class AsgiResponse:
 
     async def send(self, message: Message) -> None:
         """Send one message of the application's."""
-        is_start = message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start")
+        is_start = message["type"] in _STARTS
         if is_start:
             message = self._start(message)
         if self._held is not None:
             self._held.append(message)
-            return
-        await self._pass_on(message, is_start=is_start)
+        else:
+            await self._pass_on(message, is_start=is_start)
 
     async def send_held(self) -> None:
         """The application returned, so that it meant what it said."""
@@ -288,18 +291,22 @@ class AsgiResponse:
 
     async def _pass_on(self, message: Message, *, is_start: bool) -> None:
         is_last = is_last_message(message)
-        self.is_complete = self.is_complete or is_last  # before it goes: from then on nobody leaves too early
-        self.client.sending(is_last=is_last)
+        if is_last:
+            self.is_complete = True  # before it goes: from then on nobody leaves too early
+            self.client.sending_last()
         try:
-            # the answer to a cancel is not part of what was cancelled
-            with anyio.CancelScope(shield=True) if self._says_cancelled else nullcontext():
+            if self._says_cancelled:
+                with anyio.CancelScope(shield=True):  # the answer to a cancel is not part of what was cancelled
+                    await self._send(message)
+            else:
                 await self._send(message)
         except BaseException:
             if is_start:
                 self.has_started = False  # interrupted before it went: there is an answer to give
             raise
         finally:
-            self.client.sent(is_last=is_last)
+            if is_last:
+                self.client.sent_last()
         # a cancel that came before the last byte may still interrupt what is left: then the block's end decides
         if self.is_complete and (self._says_cancelled or not self.operation.was_cancelled):
             self.operation.end()
@@ -322,6 +329,8 @@ class AsgiResponse:
 
     def _start(self, message: Message) -> Message:
         self.has_started = True
+        if not (self.operation.is_made or self._which == "all"):
+            return message
         handled = sys.exception()  # exception handlers answer while the framework still handles what they were called for
         if handled is not None and not self.operation.is_over and self.operation.cancelation_in(handled):
             self._says_cancelled = True
@@ -348,11 +357,13 @@ def watching_client(application: AsgiApplication) -> AsgiApplication:
 
         async def send_and_tell(message: Message) -> None:
             is_last = is_last_message(message)
-            client.sending(is_last=is_last)
+            if is_last:
+                client.sending_last()
             try:
                 await send(message)
             finally:
-                client.sent(is_last=is_last)
+                if is_last:
+                    client.sent_last()
 
         try:
             await application(scope, client.receive, send_and_tell)

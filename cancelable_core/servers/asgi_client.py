@@ -47,7 +47,7 @@ class AsgiClient:
     Until somebody wants to follow the client, `receive` passes straight through. From then on a task reads ahead, at most
     `LOOK_AHEAD_BYTES` and one message, and the application is given what was read, in order.
 
-    Make it in the task that the server called, tell it of what is sent (`sending` and `sent`), and `close` it when the
+    Make it in the task that the server called, tell it of the last message (`sending_last`, `sent_last`), and `close` it when the
     application has returned.
 
     Concurrency:
@@ -68,18 +68,18 @@ class AsgiClient:
         "_is_completing",
         "_is_due",
         "_is_wanted",
-        "_port",
         "_receive",
         "_scope",
         "_task",
         "_tell",
         "has_gone",
+        "port",
     )
 
     def __init__(self, receive: Receive, *, is_websocket: bool = False) -> None:
         port = running_port()
         assert port is not None, "an ASGI server calls applications on its event loop"
-        self._port: Port = port
+        self.port: Port = port
         self._receive = receive
         self._tell: Callable[[], object] | None = None
         self._is_wanted = False
@@ -107,16 +107,16 @@ class AsgiClient:
         if not self._is_wanted:
             self._is_wanted = True
             self._tell = client_has_gone
-            if self._port.is_running_here():
+            if self.port.is_running_here():
                 self._begin_soon()
             else:
-                self._port.post(self._begin_soon)
+                self.port.post(self._begin_soon)
 
     def stop(self) -> None:
         """Nothing is told from now on; what was read ahead is still the application's."""
         self._is_wanted = True
         self._tell = None
-        if self._disarm is not None and self._port.is_running_here():
+        if self._disarm is not None and self.port.is_running_here():
             self._disarm()
 
     def _begin_soon(self) -> None:
@@ -125,7 +125,7 @@ class AsgiClient:
         if self.has_gone:
             self._client_has_gone()
             return
-        self._disarm = self._port.call_later(GRACE_SECONDS, self._is_due_now)
+        self._disarm = self.port.call_later(GRACE_SECONDS, self._is_due_now)
         if self._disarm is None:
             self._is_due_now()
 
@@ -136,7 +136,7 @@ class AsgiClient:
     def _begin(self) -> None:
         """Read ahead from now on; from the return of the application's own read, where one is under way."""
         if self._is_due and self._tell is not None and self._task is None and not (self._in_flight or self._ends_here):
-            self._task = self._port.spawn(self._read_ahead, Context(), ended=self._reader_has_ended)
+            self._task = self.port.spawn(self._read_ahead, Context(), ended=self._reader_has_ended)
 
     @property
     def _ends_here(self) -> bool:
@@ -242,16 +242,16 @@ class AsgiClient:
 
     # --- what the application sends
 
-    def sending(self, *, is_last: bool) -> None:
-        """A message is about to be sent. With the last one on its way, the client may go when it likes."""
-        if is_last:
-            self._is_completing = True
+    def sending_last(self) -> None:
+        """The last message is about to be sent: the client may go when it likes."""
+        self._is_completing = True
+        if self._is_wanted:
             self.stop()
 
-    def sent(self, *, is_last: bool) -> None:
+    def sent_last(self) -> None:
         """It was sent."""
-        if is_last:
-            self._is_complete = True
+        self._is_complete = True
+        if self._changed:
             self._wake_all()
 
     def close(self) -> None:

@@ -70,6 +70,7 @@ class RequestOperation(LatentOperation):
         cancel_on_disconnect: The application's setting: ``scoped`` requests end with their client once their route made use of
             its operation (`note_use`), ``all`` from the start, ``never`` ones run on. A route's own option goes first.
         native: The framework's request, for those who find the operation and want it.
+        port: Of the loop on which it will be entered, where that is known already.
 
     Concurrency:
         Frameworks enter and leave requests in different tasks and threads: `begin` and `end` may be called from any. Where one
@@ -91,6 +92,7 @@ class RequestOperation(LatentOperation):
         "_method",
         "_native_scope_inside",
         "_outside",
+        "_port",
         "_response_is_complete",
         "_route",
         "is_scoped",
@@ -109,6 +111,7 @@ class RequestOperation(LatentOperation):
         client: ClientWatch | Callable[[], ClientWatch] | None = None,
         cancel_on_disconnect: Literal["scoped", "all", "never"] = "scoped",
         native: object = None,
+        port: Port | None = None,
     ) -> None:
         if operation_id is not None and store.finished(operation_id) is not None:
             operation_id = None  # a cancel that was answered for it must not seem to be this one's
@@ -126,6 +129,7 @@ class RequestOperation(LatentOperation):
         self._response_is_complete = False
         self._native_scope_inside: TokenScope | None = None
         self._may_be_latent = operation_id is None and timeout_seconds is None and cancel_on_disconnect != "all"
+        self._port = port
         self.native = native
         self.is_scoped = False
         """Whether the route made use of it; see `note_use`."""
@@ -149,7 +153,7 @@ class RequestOperation(LatentOperation):
         if not self._may_be_latent or current_variable.get() is not None:
             return await super().__aenter__()
         self._early_token = CancelationToken()
-        self._native_scope_inside = TokenScope(self._early_token).__enter__()
+        self._native_scope_inside = TokenScope(self._early_token, self._port).__enter__()
         self.begin_latent()
         return self
 

@@ -266,10 +266,10 @@ async def test_client_that_has_its_answer_may_leave() -> None:
     server = AsgiServer()
     with client_of(server) as client:
         told = await follow(client, server)
-        client.sending(is_last=True)
+        client.sending_last()
         server.say(DISCONNECT)
         await becomes_true_soon(lambda: server.taken)
-        client.sent(is_last=True)
+        client.sent_last()
         await settled()
         assert (told, client.has_gone) == ([], False)
 
@@ -288,12 +288,12 @@ async def test_application_hears_of_the_end_only_once_the_last_bytes_are_out(is_
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
             await settled()
-            client.sending(is_last=True)
+            client.sending_last()
             server.say(DISCONNECT)
             await becomes_true_soon(lambda: server.taken)
             await settled()
             assert read == [], "the rest of a file would be given up"
-            client.sent(is_last=True)
+            client.sent_last()
         assert read == [DISCONNECT]
 
 
@@ -301,8 +301,6 @@ async def test_messages_before_the_last_end_nothing() -> None:
     server = AsgiServer()
     with client_of(server) as client:
         told = await follow(client, server)
-        client.sending(is_last=False)
-        client.sent(is_last=False)
         server.say(DISCONNECT)
         await becomes_true_soon(lambda: told)
 
@@ -311,8 +309,8 @@ async def test_server_that_has_nothing_to_say_after_a_response_keeps_nobody_wait
     server = AsgiServer(body(more=False))
     with client_of(server) as client:
         await follow(client, server)
-        client.sending(is_last=True)
-        client.sent(is_last=True)
+        client.sending_last()
+        client.sent_last()
         assert [await client.receive() for _ in range(3)] == [body(more=False), DISCONNECT, DISCONNECT]
 
 
@@ -345,7 +343,7 @@ def test_last_message(message: Message, is_last: bool) -> None:
 async def test_request_that_ends_soon_starts_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asgi_client, "GRACE_SECONDS", 0.0)
     server = AsgiServer(DISCONNECT)
-    for end in (lambda client: client.sending(is_last=True), AsgiClient.close, AsgiClient.stop):
+    for end in (lambda client: client.sending_last(), AsgiClient.close, AsgiClient.stop):
         with client_of(server) as client:
             client.start(pytest.fail)
             end(client)
@@ -479,8 +477,8 @@ async def test_websocket_that_we_close_waits_for_the_server_s_last_word() -> Non
         await follow(client, server)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(application)
-            client.sending(is_last=True)
-            client.sent(is_last=True)
+            client.sending_last()
+            client.sent_last()
             await settled()
             assert not read
             server.say({"type": "websocket.disconnect", "code": 1000})
