@@ -41,7 +41,7 @@ class LatentOperation(Cancelable):
         As for `Cancelable`. Whether the first look or the end came first is decided by appending to a list.
     """
 
-    __slots__ = ("_began", "_claims", "_early_token", "_left", "_origin", "_wanted", "is_made")
+    __slots__ = ("_began", "_claims", "_left", "_origin", "_wanted", "is_made")
 
     def __init__(
         self, store: OperationStore, *, operation_id: str | None = None, timeout: float | timedelta | None = None
@@ -51,7 +51,6 @@ class LatentOperation(Cancelable):
         self._claims: list[tuple[str, CancelationToken] | _Unseen] = []
         self.is_made = False
         """Whether anybody has looked."""
-        self._early_token: CancelationToken | None = None
         self._began: float | None = None
         self._left: float | None = None
         self._origin = forks.generation
@@ -70,7 +69,7 @@ class LatentOperation(Cancelable):
         if not self.is_made:
             with _making:
                 if not self.is_made:
-                    self._claims.append((self._wanted[0] or new_operation_id(), self._early_token or CancelationToken()))
+                    self._claims.append((self._wanted[0] or new_operation_id(), CancelationToken()))
                     self._fill()
                     if self._began is not None:
                         self._appear(self._began)
@@ -96,6 +95,7 @@ class LatentOperation(Cancelable):
         if self._claims[0] is _UNSEEN:
             self._ended = self._left or time.time()
             self._final = OperationStatus.COMPLETED
+            self.token.seal()
             self._closed = True
         elif not self.is_inherited:
             self._store.register(self, OperationStatus.RUNNING)
@@ -110,7 +110,7 @@ class LatentOperation(Cancelable):
 
     def end_latent(self) -> bool:
         """Complete it, if nobody has looked. Else False, and it has to be ended as others are."""
-        if self.is_made or self._began is None or (self._early_token is not None and not self._early_token.seal()):
+        if self.is_made or self._began is None:
             return False
         self._claims.append(_UNSEEN)
         if self._claims[0] is not _UNSEEN:

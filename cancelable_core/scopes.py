@@ -20,13 +20,21 @@ class TokenScope(Watcher):
 
     __slots__ = ("_scope", "_token", "port")
 
-    def __init__(self, token: CancelationToken, port: Port | None = None) -> None:
-        port = port or running_port()
+    def __init__(self, token: CancelationToken) -> None:
+        port = running_port()
         if port is None:
             raise RuntimeError("async with needs a running event loop (asyncio or trio); use a plain with in threads")
         self.port: Port | None = port
         self._token = token
         self._scope: CancelScope | None = None
+
+    @classmethod
+    def around(cls, scope: CancelScope, token: CancelationToken, port: Port) -> Self:
+        """The same for a scope that was entered already, by the task that will leave it here. Any thread."""
+        adopted = cls.__new__(cls)
+        adopted.port, adopted._token, adopted._scope = port, token, scope
+        token.watch(adopted, WAKE)
+        return adopted
 
     def __enter__(self) -> Self:
         assert self.port is not None

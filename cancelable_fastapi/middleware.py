@@ -63,11 +63,14 @@ class CancelableMiddleware:
         self._app = app
         self._installed = suite.parts
         self._application = suite.parts.application
+        self._prefix = self._application.settings.url_prefix
 
     # ASGI servers may call with keywords: the parameters' names are part of the protocol
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[INSTALLED_KEY] = self._installed  # a mounted application's own, where it has one
-        if not is_operation(scope) or self._application.serves(path_in_app(scope)):
+        # nearly every path is told apart by its text alone
+        is_ours = self._prefix in scope.get("path", "") and self._application.serves(path_in_app(scope))
+        if is_ours or not is_operation(scope):
             await self._app(scope, receive, send)
             return
         outer = scope.get("app")  # a mounted application puts itself there

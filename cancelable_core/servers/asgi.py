@@ -203,7 +203,8 @@ async def _call(
     except OperationCancelled:
         response.take_back()
         raise
-    await response.send_held()
+    if response.held is not None:
+        await response.send_held()
     if scope["type"] == "http" and response.has_started and not response.is_complete:
         response.client_has_gone()  # Starlette leaves a stream without a word then
 
@@ -256,13 +257,13 @@ _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.
 class AsgiResponse:
     """Passes the application's messages on, adds our headers to the first, and ends the operation after the last."""
 
-    __slots__ = ("_held", "_says_cancelled", "_send", "_which", "client", "has_started", "is_complete", "operation")
+    __slots__ = ("_says_cancelled", "_send", "_which", "client", "has_started", "held", "is_complete", "operation")
 
     def __init__(self, send: Send, operation: RequestOperation, client: AsgiClient, which: str) -> None:
         self._send = send
         self._which = which
         self._says_cancelled = False
-        self._held: list[Message] | None = None
+        self.held: list[Message] | None = None
         self.operation = operation
         self.client = client
         self.has_started = False
@@ -273,24 +274,24 @@ class AsgiResponse:
         is_start = message["type"] in _STARTS
         if is_start:
             message = self._start(message)
-        if self._held is not None:
-            self._held.append(message)
+        if self.held is not None:
+            self.held.append(message)
         else:
             await self._pass_on(message, is_start=is_start)
 
     async def send_held(self) -> None:
         """The application returned, so that it meant what it said."""
-        held, self._held = self._held, None
+        held, self.held = self.held, None
         for number, message in enumerate(held or ()):
             await self._pass_on(message, is_start=number == 0)
 
     def take_back(self) -> None:
         """It raised what it had answered: the answer was its last resort, and there is a better one to give."""
-        if self._held is not None:
-            self._held, self.has_started = None, False
+        if self.held is not None:
+            self.held, self.has_started = None, False
 
     async def _pass_on(self, message: Message, *, is_start: bool) -> None:
-        is_last = is_last_message(message)
+        is_last = not is_start and is_last_message(message)
         if is_last:
             self.is_complete = True  # before it goes: from then on nobody leaves too early
             self.client.sending_last()
@@ -336,7 +337,7 @@ class AsgiResponse:
             self._says_cancelled = True
             self.operation.failed_with(handled)
             if message.get("status", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                self._held = []  # a mounted application of Starlette's says 500 to what it raises again right after
+                self.held = []  # a mounted application of Starlette's says 500 to what it raises again right after
         self.operation.response_started()
         headers = message.get("headers", ())
         present = ((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers)

@@ -47,8 +47,8 @@ class AsgiClient:
     Until somebody wants to follow the client, `receive` passes straight through. From then on a task reads ahead, at most
     `LOOK_AHEAD_BYTES` and one message, and the application is given what was read, in order.
 
-    Make it in the task that the server called, tell it of the last message (`sending_last`, `sent_last`), and `close` it when the
-    application has returned.
+    Make it in the task that the server called, tell it of the last message (`sending_last`, `sent_last`), and `close` it when
+    the application has returned.
 
     Concurrency:
         `start` and `stop`: any thread. Everything else: the loop's own.
@@ -257,7 +257,8 @@ class AsgiClient:
     def close(self) -> None:
         """The application has returned: nobody reads any more."""
         self._closed = True
-        self.stop()
+        if self._is_wanted:
+            self.stop()
         if self._scope is not None:
             self._scope.cancel()
 

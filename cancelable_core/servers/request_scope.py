@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
 from .. import ending
 from ..errors import DuplicateOperation, OperationCancelled
@@ -18,10 +18,12 @@ from ..operation import Cancelable, current_variable
 from ..scopes import TokenScope
 from ..store import OperationStore
 from ..timer_thread import shared_timer
-from ..token import CancelationToken
 from ..verdicts import Verdict
-from ..wakeup import Port, running_port
+from ..wakeup import Port, new_cancel_scope, running_port
 from .view_options import AsApp, ViewOptions
+
+if TYPE_CHECKING:
+    from ..wakeup import CancelScope
 
 __all__ = ["CLIENT_KEY", "ClientWatch", "RequestOperation", "current_request"]
 
@@ -127,7 +129,7 @@ class RequestOperation(LatentOperation):
         self._is_cut_off = False
         self._limit_is_the_routes = False
         self._response_is_complete = False
-        self._native_scope_inside: TokenScope | None = None
+        self._native_scope_inside: CancelScope | None = None
         self._may_be_latent = operation_id is None and timeout_seconds is None and cancel_on_disconnect != "all"
         self._port = port
         self.native = native
@@ -150,24 +152,23 @@ class RequestOperation(LatentOperation):
             self._open(None)
 
     async def __aenter__(self) -> Self:
-        if not self._may_be_latent or current_variable.get() is not None:
+        port = self._port
+        if port is None or not self._may_be_latent or current_variable.get() is not None:
             return await super().__aenter__()
-        self._early_token = CancelationToken()
-        self._native_scope_inside = TokenScope(self._early_token, self._port).__enter__()
+        self._native_scope_inside = new_cancel_scope(port)  # no token cancels it before somebody looks
+        self._native_scope_inside.__enter__()
         self.begin_latent()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        scope, self._native_scope_inside = self._native_scope_inside, None
-        if scope is not None:
-            if exc is None and not self.is_made:
-                scope.__exit__(None, None, None)
-                self.end()
-                return False
-            self.make()
-            self._scope = scope
+        scope = self._native_scope_inside
+        if scope is not None and exc is None and not self.is_made:
+            scope.__exit__(None, None, None)
+            self.end()
+            return False
+        self.make()
         return await super().__aexit__(exc_type, exc, traceback)
 
     async def run(self, call: Callable[[], Awaitable[R]]) -> R:
@@ -182,6 +183,8 @@ class RequestOperation(LatentOperation):
 
     def _fill(self) -> None:
         super()._fill()
+        if self._native_scope_inside is not None and self._port is not None:
+            self._scope = TokenScope.around(self._native_scope_inside, self.token, self._port)
         find_client = self._find_client
         self._client = find_client() if callable(find_client) else find_client
 
