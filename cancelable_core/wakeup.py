@@ -94,6 +94,8 @@ class Port:
 
     def is_running_here(self) -> bool:
         """Whether the calling thread is inside this very loop."""
+        if self._generation != forks.generation:
+            return False
         if self.is_trio:
             return _in_trio() and sys.modules["trio"].lowlevel.current_trio_token() is self.native
         return _running_asyncio_loop() is self.native
@@ -128,8 +130,10 @@ class Port:
         return task
 
 
-def running_port() -> Port | None:
-    """The port of the loop that runs in this thread, or None."""
+def running_port(known: Port | None = None) -> Port | None:
+    """The port of the loop that runs in this thread, or None; ``known``, if it is of that loop."""
+    if known is not None and known.is_running_here():
+        return known
     # trio first: as a guest it runs inside an asyncio loop's callbacks
     if _in_trio():
         token = sys.modules["trio"].lowlevel.current_trio_token()

@@ -48,6 +48,8 @@ class WebApplication:
         self.settings = settings
         self.registry = registry_of(settings)
         self._store = self.registry.store
+        self.newest_port: Port | None = None
+        """Of the loop that the newest request came in on; usually there is only that one."""
         self.wsgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_THREADS)
         self.asgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_TASKS)
         self.jobs = JobRunner(

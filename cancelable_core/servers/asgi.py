@@ -150,7 +150,8 @@ async def run_asgi(
     chooser = await asker() if client_id is not None and asker is not None else None
     client = scope.get(CLIENT_KEY)
     if not isinstance(client, AsgiClient):
-        client = scope[CLIENT_KEY] = AsgiClient(receive, is_websocket=is_websocket)
+        client = scope[CLIENT_KEY] = AsgiClient(receive, is_websocket=is_websocket, port=web.newest_port)
+        web.newest_port = client.port
         receive = client.receive
     operation = web.new_request(
         "WEBSOCKET" if is_websocket else scope["method"],

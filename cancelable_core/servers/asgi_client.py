@@ -76,8 +76,8 @@ class AsgiClient:
         "port",
     )
 
-    def __init__(self, receive: Receive, *, is_websocket: bool = False) -> None:
-        port = running_port()
+    def __init__(self, receive: Receive, *, is_websocket: bool = False, port: Port | None = None) -> None:
+        port = running_port(port)
         assert port is not None, "an ASGI server calls applications on its event loop"
         self.port: Port = port
         self._receive = receive
