@@ -98,7 +98,10 @@ def compare_ways(worker: Worker, framework: str, ways: Mapping[str, str]) -> Non
     paths = [f"{framework}/{way}" for way in ("bare", *ways)]
     for path in paths:
         worker.seconds(path, REQUESTS)  # warms up
-    rounds = [[worker.seconds(path, REQUESTS) for path in paths] for _ in range(ROUNDS)]
-    floor, *candidates = zip(*rounds, strict=True)
+    taken: dict[str, list[float]] = {path: [] for path in paths}
+    for number in range(ROUNDS):
+        for path in paths if number % 2 else reversed(paths):  # what one leaves to be collected falls on the next
+            taken[path].append(worker.seconds(path, REQUESTS))
+    floor, *candidates = taken.values()
     for words, candidate in zip(ways.values(), candidates, strict=True):
         print(Comparison(f"{framework}: {words} over bare", candidate, floor), flush=True)
