@@ -106,7 +106,7 @@ def _watch_waitress(client_disconnected: Callable[[], bool], client_has_gone: Ca
 def _watch_scope(scope: Mapping[str, Any], client_has_gone: Callable[[], object]) -> WatchedClient | None:
     client = scope.get(CLIENT_KEY)
     if client is None:
-        _say("the ASGI server was not asked: put the middleware of cancelable_core.servers around the ASGI application")
+        _say("nobody asked the ASGI server: put watching_client or CancelableAsgi of cancelable_core.servers around it all")
         return None
     client.start(client_has_gone)
     watched: WatchedClient = client

@@ -174,7 +174,7 @@ UNTELLING: dict[str, tuple[dict[str, Any], str]] = {
     "unknown server": ({"SERVER_SOFTWARE": "Granian"}, "(Granian)"),
     "unnamed server": ({}, "gunicorn"),
     "waitress": ({"waitress.client_disconnected": Channel(0).check_client_disconnected}, "channel_request_lookahead=1"),
-    "under ASGI, alone": ({"asgi.scope": {}}, "around the ASGI application"),
+    "under ASGI, alone": ({"asgi.scope": {}}, "watching_client or CancelableAsgi of cancelable_core.servers"),
 }
 
 
