@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from .interrupters.subprocesses import Command
 
-__all__ = ["CURRENT", "INHERIT", "Cancelable", "OperationOptions", "current_operation", "current_variable"]
+__all__ = ["CURRENT", "INHERIT", "Cancelable", "OperationOptions", "current_operation", "current_variable", "thread_variable"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,7 +106,7 @@ class OperationOptions(TypedDict, total=False):
 
 
 current_variable: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_operation", default=None)
-_thread_of: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_thread_of", default=None)
+thread_variable: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_thread_of", default=None)
 """In a worker thread: the operation that started it, which it may outlive."""
 
 
@@ -130,7 +130,7 @@ def current_operation() -> Cancelable | None:
     """
     operation = current_variable.get()
     while operation is not None and operation.is_over:
-        if operation.token.is_cancelled and operation is _thread_of.get() and not operation.is_inherited:
+        if operation.token.is_cancelled and operation is thread_variable.get() and not operation.is_inherited:
             return operation
         operation = operation.enclosing
     return operation
@@ -616,7 +616,7 @@ class Cancelable:
         self._let_threads_see_the_deadline()
         context = context_for_a_thread()
         context.run(current_variable.set, self)
-        context.run(_thread_of.set, self)
+        context.run(thread_variable.set, self)
         return ThreadCall(func, context, self.count_abandoned_threads)
 
     def count_abandoned_threads(self, change: int) -> None:

@@ -65,7 +65,7 @@ class CancelableMiddleware:
         if self._is_async:
             return self._acall(request, client_id)
         asker = None if client_id is None else principal_of(request, application.settings)
-        operation = _new_operation(request, client_id, asker)
+        operation = _new_operation(request, client_id, asker, client=_client_of(request))
         operation.begin()
         try:
             return _follow(operation, request, self._get_response(request))
@@ -75,7 +75,8 @@ class CancelableMiddleware:
 
     async def _acall(self, request: HttpRequest, client_id: str | None) -> HttpResponseBase:
         asker = None if client_id is None else await aprincipal_of(request, get_application().settings)
-        operation = _new_operation(request, client_id, asker)
+        # Django itself cancels what is async throughout; if two do, asgiref's threads get into disorder
+        operation = _new_operation(request, client_id, asker, client=None)
         request.META[INTERRUPTED_KEY] = True
         operation.begin()
         try:
@@ -126,12 +127,18 @@ class CancelableMiddleware:
         return _quiet(cancelled_response(own, get_application().settings))
 
 
-def _new_operation(request: HttpRequest, client_id: str | None, asker: Principal | None) -> RequestOperation:
+def _new_operation(
+    request: HttpRequest,
+    client_id: str | None,
+    asker: Principal | None,
+    *,
+    client: ClientWatch | Callable[[], ClientWatch] | None,
+) -> RequestOperation:
     operation = get_application().new_request(
         request.method or "GET",
         partial(route_of, request),
         native=request,
-        client=_client_of(request),
+        client=client,
         client_id=client_id,
         asker=asker,
         outside_reason=CancelationReason.DISCONNECT,  # Django cancels a view's task for nothing else
@@ -182,6 +189,9 @@ def _follow(operation: RequestOperation, request: HttpRequest, response: HttpRes
             length = response.headers.get("Content-Length")
             response.streaming_content = iterate_wsgi_body(operation, content, request.META, length)
         else:
+            client = _client_of(request)
+            if client is not None and not callable(client):
+                operation.follow(client)  # Django takes all of it in a thread, which it does not tell
             response.streaming_content = operation.iterate_body(content, ends_in_order=in_order)
     elif isinstance(request, WSGIRequest):
         operation.response_completed()  # all that is left to do is to send it

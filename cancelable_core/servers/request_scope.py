@@ -14,7 +14,7 @@ from ..errors import DuplicateOperation, OperationCancelled
 from ..identifiers import SecretId, new_operation_id
 from ..latent import LatentOperation
 from ..models import CancelationReason, OperationKind, OperationStatus
-from ..operation import Cancelable, current_variable
+from ..operation import Cancelable, current_variable, thread_variable
 from ..scopes import TokenScope
 from ..store import OperationStore
 from ..timer_thread import shared_timer
@@ -177,9 +177,13 @@ class RequestOperation(LatentOperation):
         Raises:
             OperationCancelled: The request was cancelled.
         """
-        with TokenScope(self.token):
-            return await call()
-        raise self.error()
+        mark = thread_variable.set(self)  # threads that the framework starts see it also once it has left them behind
+        try:
+            with TokenScope(self.token):
+                return await call()
+            raise self.error()
+        finally:
+            thread_variable.reset(mark)
 
     def _fill(self) -> None:
         super()._fill()
@@ -302,6 +306,13 @@ class RequestOperation(LatentOperation):
         self.make()
         self.is_scoped = True
         if self._follows_client == "scoped":
+            self._watch_client()
+
+    def follow(self, client: ClientWatch) -> None:
+        """Have a client watched that was not given at the beginning, if the request follows its client at all."""
+        self.make()
+        self._client = client
+        if self._follows_client == "all" or (self._follows_client == "scoped" and self.is_scoped):
             self._watch_client()
 
     def _note_child(self) -> None:

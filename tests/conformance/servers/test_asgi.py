@@ -55,6 +55,8 @@ VIEWS = [
     "django/wait",
     "old-django/await",
     "old-django/wait",
+    "older-django/await",
+    "older-django/wait",
     "bare/await",
 ]
 STREAMS = ["fastapi/stalled", "fastapi/await-stalled", "fastapi/managed-stalled", "django/await-stalled", "bare/await-stalled"]
@@ -128,16 +130,6 @@ def test_client_that_leaves_a_stalled_stream_closes_its_source(
     assert (ended["status"], ended["reason"]) == ("cancelled", "disconnect")
 
 
-@over([kind for kind in ASGI_SERVERS if kind.name not in RUNS_ON_TRIO])
-def test_client_that_leaves_a_plain_stream_on_django_ends_it(server: Served) -> None:
-    """Django takes all of it before it sends any; only `wrap` tells of the client meanwhile."""
-    client, key = server.leaving("/old-django/stalled")
-    client.leave()
-    server.event("finally", key=key)
-    ended = server.ended(key)
-    assert (ended["status"], ended["reason"]) == ("cancelled", "disconnect")
-
-
 @pytest.mark.parametrize("stream", STREAMS)
 @over(ASGI_SERVERS)
 def test_stalled_stream_that_is_cancelled_is_cut(server: Served, stream: str) -> None:
@@ -201,7 +193,39 @@ def test_route_that_does_not_follow_its_client_runs_to_its_end(server: Served, a
     server.event("done", key=key)
 
 
-@pytest.mark.parametrize("view", ["fastapi/await", "fastapi/await-stalled", "django/await", "django/wait", "old-django/wait"])
+@pytest.mark.parametrize("view", ["fastapi/ask", "django/ask", "old-django/ask", "older-django/ask"])
+@over(ASGI_SERVERS)
+def test_view_that_the_server_has_left_behind_still_finds_its_operation(server: Served, view: str) -> None:
+    needs_asyncio(server, view)
+    client, key = server.leaving(f"/{view}")
+    client.leave()
+    assert server.event("stopped", key=key)["reason"] == "disconnect"
+    assert server.ended(key)["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("stream", ["old-django/stalled", "older-django/stalled"])
+@over([kind for kind in ASGI_SERVERS if kind.name not in RUNS_ON_TRIO])
+def test_client_that_leaves_a_plain_stream_on_django_ends_it(server: Served, stream: str) -> None:
+    """Django takes all of it before it sends any; only `wrap` tells of the client meanwhile."""
+    client, key = server.leaving(f"/{stream}")
+    client.leave()
+    server.event("finally", key=key)
+    ended = server.ended(key)
+    assert (ended["status"], ended["reason"]) == ("cancelled", "disconnect")
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        "fastapi/await",
+        "fastapi/await-stalled",
+        "django/await",
+        "django/wait",
+        "old-django/wait",
+        "older-django/await",
+        "older-django/wait",
+    ],
+)
 @over(ASGI_SERVERS)
 def test_client_that_leaves_is_logged_once_and_without_a_traceback(server: Served, view: str) -> None:
     needs_asyncio(server, view)

@@ -39,6 +39,7 @@ APPLICATIONS: dict[str, AsgiApplication] = {
     "/layered": fastapi_app.make_layered_app(),
     "/django": django_app.make_asgi_app(),
     "/old-django": django_app.make_old_asgi_app(),
+    "/older-django": django_app.make_older_asgi_app(),
     "/bare": CancelableAsgi(_application, route=lambda scope: str(scope["path"]).rpartition("/")[0]),
     "/flask": watching_client(_flask),
     "/wrapped-flask": CancelableAsgi(_flask),

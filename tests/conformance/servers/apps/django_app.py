@@ -108,6 +108,12 @@ def make_old_asgi_app() -> Application:
         return wrap(get_asgi_application())
 
 
+def make_older_asgi_app() -> Application:
+    """A project with such a middleware above ours, which is async all the same."""
+    with _middleware(f"{__name__}.PlainOnly", *_MIDDLEWARE):
+        return wrap(get_asgi_application())
+
+
 def _without_suite() -> list[str]:
     return [name for name in _MIDDLEWARE if "cancelable" not in name]
 
@@ -141,6 +147,11 @@ def error(request: HttpRequest) -> HttpResponse:
 @patient
 def wait(request: HttpRequest, key: str) -> HttpResponse:
     return HttpResponse(work.wait(key))
+
+
+@patient
+def ask(request: HttpRequest, key: str) -> HttpResponse:
+    return HttpResponse(work.ask(key))
 
 
 @patient
@@ -246,6 +257,7 @@ urlpatterns = [
     path("upload", uploaded),
     path("error", error),
     path("wait/<str:key>", wait),
+    path("ask/<str:key>", ask),
     path("await/<str:key>", await_),
     path("await-quick/<str:key>", await_quick),
     path("await-too-long/<str:key>", await_too_long),

@@ -87,6 +87,11 @@ def _add_cancelable_endpoints(app: FastAPI) -> None:
     def wait(key: str) -> str:
         return work.wait(key)
 
+    @app.get("/ask/{key}")
+    @patient
+    def ask(key: str) -> str:
+        return work.ask(key)
+
     @app.get("/await/{key}")
     @patient
     async def await_(key: str) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "FILE",
     "LIMIT_SECONDS",
     "Readable",
+    "ask",
     "await_",
     "await_quick",
     "await_stalled_chunks",
@@ -64,6 +65,20 @@ def wait(key: str) -> str:
     finally:
         tell("finally", key=key)
     return "ran to its end"
+
+
+def ask(key: str) -> str:
+    """The same for a view that asks anew each time, also once its request has gone on without it."""
+    tell("begun", key=key, id=operation().id)
+    try:
+        while True:
+            operation().check()
+            time.sleep(0.005)
+    except OperationCancelled as error:
+        tell("stopped", key=key, reason=error.reason)
+        raise
+    finally:
+        tell("finally", key=key)
 
 
 async def await_(key: str) -> str:
