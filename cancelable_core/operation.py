@@ -232,7 +232,7 @@ class Cancelable:
         self.id: str = new_operation_id() if operation_id is None else checked_operation_id(operation_id)
         self.id_is_secret = isinstance(self.id, SecretId)
         """Whether the id was generated at random, so that knowing it is a capability."""
-        self.token = self._new_token()
+        self.token = CancelationToken()
         """The operation's own token, linked from the given one and from the parent's while it is open."""
         self.owner: str | _Inherit | None = owner
         self.counted_as: OperationStatus | None = None
@@ -261,9 +261,6 @@ class Cancelable:
         self._scope: TokenScope | None = None
         self._home: tuple[object, object] | None = None
         self._progress: list[Progress] = []
-
-    def _new_token(self) -> CancelationToken:
-        return CancelationToken()
 
     # --- other ways to make one
 

@@ -11,7 +11,7 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 from . import forks
 from .errors import DuplicateOperation
@@ -28,11 +28,20 @@ from .models import (
 from .names import NameIndex, name_matcher
 from .token import CancelationToken
 
-__all__ = ["EndToken", "OperationStore", "default_store", "every_store", "replace_default_store"]
+__all__ = ["SEEN", "UNSEEN", "EndToken", "OperationStore", "default_store", "every_store", "replace_default_store"]
 
 _LATENCIES_KEPT = 1_000
 _UNSEEN_KEPT = 1_000
 """So many entries that completed unseen are left to whoever looks next."""
+
+SEEN: Final = object()
+"""Claims a latent entry for a look at it. Only the first claim in its list counts."""
+
+UNSEEN: Final = object()
+"""Claims it for an end that came before any look."""
+
+_COUNTED: Final = object()
+"""What the store makes of `UNSEEN`, once it has counted the entry."""
 
 
 class Entry(Protocol):
@@ -152,7 +161,7 @@ class OperationStore:
         self._notes: deque[tuple[Entry, OperationStatus | None]] = deque()  # what an entry has become; None: it ended
         self.latent: dict[Latent, bool] = {}
         """Entries to be made as soon as somebody looks at what is live. They come and go by themselves."""
-        self._unseen: deque[tuple[OperationKind, float]] = deque()  # kinds and durations of those that completed latent
+        self._unseen: deque[tuple[list[object], OperationKind, float]] = deque()  # claims, kind and duration of latent entries
         self._end_tokens_due: deque[EndToken] = deque()
         self._tallies = {kind: _Tally() for kind in OperationKind}
         self._history: dict[OperationKind, OrderedDict[str, OperationContext]] = {kind: OrderedDict() for kind in OperationKind}
@@ -201,9 +210,12 @@ class OperationStore:
         self._notes.append((entry, None))
         self._tidy()
 
-    def count_unseen(self, kind: OperationKind, seconds: float) -> None:
-        """A latent entry completed after so long, and nobody had looked."""
-        self._unseen.append((kind, seconds))
+    def count_unseen(self, claims: list[object], kind: OperationKind, seconds: float) -> None:
+        """A latent entry completes after so long, if nobody has looked: to be called before that is claimed, and `latent` left.
+
+        So whoever looks finds the entry here or there. Its claims tell whether it counts, and that it does so once.
+        """
+        self._unseen.append((claims, kind, seconds))
         if len(self._unseen) >= _UNSEEN_KEPT:
             self._tidy()
 
@@ -246,14 +258,19 @@ class OperationStore:
                 self._end(entry)
             elif entry.counted_as is None:
                 self._begin(entry, status)
+            elif entry.counted_as.is_final:  # it ended in the middle of a registration, which it had interrupted
+                del self._live[entry.id]
             elif entry.counted_as is not OperationStatus.CANCELLING:  # a job may be told to stop before it starts
                 self._move(entry, status)
         while self._unseen:
-            kind, seconds = self._unseen.popleft()
-            tally = self._tallies[kind]
-            tally.total += 1
-            tally.by_status[OperationStatus.COMPLETED] += 1
-            tally.count_duration(seconds)
+            claims, kind, seconds = self._unseen.popleft()
+            claims.append(UNSEEN)  # whoever ends it may not have come to that
+            if claims[0] is UNSEEN:
+                claims[0] = _COUNTED
+                tally = self._tallies[kind]
+                tally.total += 1
+                tally.by_status[OperationStatus.COMPLETED] += 1
+                tally.count_duration(seconds)
 
     def _begin(self, entry: Entry, status: OperationStatus) -> None:
         if _has_fixed_name(entry) and entry.name is not None:

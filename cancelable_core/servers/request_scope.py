@@ -18,6 +18,7 @@ from ..operation import Cancelable, current_variable, thread_variable
 from ..scopes import TokenScope
 from ..store import OperationStore
 from ..timer_thread import shared_timer
+from ..token import CancelationToken
 from ..verdicts import Verdict
 from ..wakeup import Port, new_cancel_scope, running_port
 from .view_options import AsApp, ViewOptions
@@ -57,6 +58,15 @@ class ClientWatch(Protocol):
         ...
 
 
+class Exchange(Protocol):
+    """A response on its way."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the client may have all of it, and leave."""
+        ...
+
+
 class RequestOperation(LatentOperation):
     """The operation that a request is.
 
@@ -90,13 +100,13 @@ class RequestOperation(LatentOperation):
         "_follows_client",
         "_is_cut_off",
         "_limit_is_the_routes",
-        "_may_be_latent",
         "_method",
         "_native_scope_inside",
         "_outside",
         "_port",
         "_response_is_complete",
         "_route",
+        "exchange",
         "is_scoped",
         "native",
     )
@@ -130,25 +140,26 @@ class RequestOperation(LatentOperation):
         self._limit_is_the_routes = False
         self._response_is_complete = False
         self._native_scope_inside: CancelScope | None = None
-        self._may_be_latent = operation_id is None and timeout_seconds is None and cancel_on_disconnect != "all"
+        if cancel_on_disconnect == "all":
+            self._may_be_latent = False  # these clients wait for nobody to look
         self._port = port
         self.native = native
+        self.exchange: Exchange | None = None
+        """Asked, where there is one, before its client is followed."""
         self.is_scoped = False
         """Whether the route made use of it; see `note_use`."""
 
     @property
     def name(self) -> str | None:
         """Method and route template."""
-        if self._route is None:
-            return self._name
-        return f"{self._method} {self._route() or '(no route)'}"
+        route = self._route  # read once: another thread may be ending the request
+        return self._name if route is None else f"{self._method} {route() or '(no route)'}"
 
     def begin(self) -> None:
         """Open it here; whoever runs in this context from now on runs inside it."""
-        # inside of another one it has to know it, and these clients and deadlines wait for nobody to look
         if self._may_be_latent and current_variable.get() is None:
             self.begin_latent()
-        else:
+        else:  # inside of another one it has to know it
             self._open(None)
 
     async def __aenter__(self) -> Self:
@@ -165,8 +176,8 @@ class RequestOperation(LatentOperation):
     ) -> bool:
         scope = self._native_scope_inside
         if scope is not None and exc is None and not self.is_made:
+            self.end()  # first: whoever looks from now on finds it sealed, and has no scope to cancel
             scope.__exit__(None, None, None)
-            self.end()
             return False
         self.make()
         return await super().__aexit__(exc_type, exc, traceback)
@@ -185,12 +196,15 @@ class RequestOperation(LatentOperation):
         finally:
             thread_variable.reset(mark)
 
-    def _fill(self) -> None:
-        super()._fill()
-        if self._native_scope_inside is not None and self._port is not None:
-            self._scope = TokenScope.around(self._native_scope_inside, self.token, self._port)
-        find_client = self._find_client
-        self._client = find_client() if callable(find_client) else find_client
+    def _values(self) -> dict[str, object]:
+        values = super()._values()
+        token = values["token"]
+        if self._native_scope_inside is not None and self._port is not None and isinstance(token, CancelationToken):
+            values["_scope"] = TokenScope.around(self._native_scope_inside, token, self._port)
+        if not self._ended_unseen:
+            find_client = self._find_client
+            values["_client"] = find_client() if callable(find_client) else find_client
+        return values
 
     @property
     def was_cancelled(self) -> bool:
@@ -246,8 +260,9 @@ class RequestOperation(LatentOperation):
     def end(self, error: BaseException | None = None) -> None:
         """The last byte was sent, the stream was closed, or ``error`` ended it all. Any thread; the first call counts."""
         if error is None and self._error is None and not self._is_cut_off and self.end_latent():
-            self._route = self.native = self._find_client = None
+            self._route = self.native = self._find_client = self.exchange = None
             return
+        self.make()  # waits for whoever is at it: what is not registered yet cannot leave
         if self._closed:
             return
         claim = object()
@@ -328,9 +343,10 @@ class RequestOperation(LatentOperation):
             self._watch_client()
 
     def _watch_client(self) -> None:
-        client = self._client  # another thread may be ending the request
-        if client is not None and not self.is_over and not self._response_is_complete:
-            client.start(self._client_has_gone)
+        client, exchange = self._client, self.exchange  # another thread may be ending the request
+        if client is None or self.is_over or self._response_is_complete or (exchange is not None and exchange.is_complete):
+            return
+        client.start(self._client_has_gone)
 
     def _client_has_gone(self) -> None:
         # callbacks on the pool: a slow one must not hold up the thread, or the loop, that watches everybody's clients
@@ -364,7 +380,7 @@ class RequestOperation(LatentOperation):
             self._client.stop()  # a response that is complete is no disconnect, whatever the client does next
         self._name, self._route = self.name, None  # the route's native objects go, the name stays
         super()._settle(status)
-        self.native = self._error = self._client = self._find_client = None
+        self.native = self._error = self._client = self._find_client = self.exchange = None
         verdict = self.token.verdict
         if verdict is not None and status in (OperationStatus.CANCELLED, OperationStatus.TIMED_OUT):
             # %a: a message, an origin and a method come from outside

@@ -147,13 +147,14 @@ def run_wsgi(
     """
     exchange = _Exchange(operation, environ, start_response, response_header)
     environ[OPERATION_KEY] = operation
+    operation.exchange = exchange
     operation.begin()
     try:
         body = application(environ, exchange.start)
+        exchange.body, exchange.items = body, iter(body)
     except BaseException as error:
         operation.end(error)
         raise
-    exchange.body, exchange.items = body, iter(body)
     return _Sized(exchange, cast("Sized", body)) if hasattr(body, "__len__") else exchange
 
 
@@ -257,16 +258,19 @@ class _Exchange:
         self._sent += len(chunk)
         self._chunks_sent += 1
         # with this chunk the client may have it all, and may leave before the server is back here
-        if operation.is_made and self._is_complete:
+        if operation.is_made and self.is_complete:
             operation.response_completed()
         return chunk
 
     @property
     def _is_under_way(self) -> bool:
-        return self._chunks_sent > 0 and not (self._is_over or self._is_complete)
+        return self._chunks_sent > 0 and not (self._is_over or self.is_complete)
 
     @property
-    def _is_complete(self) -> bool:
+    def is_complete(self) -> bool:
+        """Whether the client may have it all, as far as is known: a generator starts its response late."""
+        if self._chunks_sent == 0:
+            return False
         if self._chunks_sent >= self.chunks_known:
             return True
         named = next((value for name, value in self._headers if name.lower() == "content-length"), None)
