@@ -70,7 +70,7 @@ class LatentOperation(Cancelable):
                 if not self.is_made:
                     self._claims.append(SEEN)
                     self._claims.append(_Draft(self._values()))
-                    # the first: a signal handler, in whose middle this may be, or which came in between, has to do with that one
+                    # the first draft: a signal handler may be interrupted here, or have come in between, with another
                     next(claim for claim in self._claims if isinstance(claim, _Draft)).fill(self)
                     if self._began is not None:
                         self._appear()
