@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Annotated, Any
 
+import anyio
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.core.asgi import get_asgi_application
@@ -25,6 +27,44 @@ class NoOp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+
+class Least:
+    """The least that can interrupt a request where it waits, hear its client, and know when its response is complete."""
+
+    def __init__(self, app: AsgiApplication) -> None:
+        self._app = app
+        self._running: dict[object, object] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = LeastRequest(receive, send, self._running)
+        self._running[request] = None
+        _current.set(request)
+        with anyio.CancelScope():
+            await self._app(scope, request.receive, request.send)
+
+
+class LeastRequest:
+    """One request of `Least`."""
+
+    __slots__ = ("_receive", "_running", "_send")
+
+    def __init__(self, receive: Receive, send: Send, running: dict[object, object]) -> None:
+        self._receive = receive
+        self._send = send
+        self._running = running
+
+    async def receive(self) -> Any:
+        return await self._receive()
+
+    async def send(self, message: Any) -> None:
+        await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._running.pop(self, None)
+            _current.set(None)
+
+
+_current: ContextVar[object] = ContextVar("least", default=None)
 
 
 async def function(scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,14 +90,16 @@ async def with_operation(operation: CurrentOperation) -> str:
     return "hello"
 
 
-def on_fastapi(endpoint: Callable[..., Awaitable[str]] = plain, *, with_suite: bool = False, no_op: bool = False) -> FastAPI:
+def on_fastapi(
+    endpoint: Callable[..., Awaitable[str]] = plain, *, with_suite: bool = False, middleware: type[Any] | None = None
+) -> FastAPI:
     """FastAPI, with one endpoint."""
     app = FastAPI(default_response_class=PlainTextResponse)
     app.get("/")(endpoint)
     if with_suite:
         install(app)
-    if no_op:
-        app.add_middleware(NoOp)
+    if middleware is not None:
+        app.add_middleware(middleware)
     return app
 
 
@@ -112,10 +154,12 @@ _ours_on_django = on_django("cancelable_django.middleware.CancelableMiddleware")
 APPLICATIONS: dict[str, AsgiApplication] = {
     "function/bare": function,
     "function/no-op": NoOp(function),
+    "function/least": Least(function),
     "function/unused": CancelableAsgi(function, cancel_on_disconnect="scoped"),
     "function/used": CancelableAsgi(function),
     "fastapi/bare": on_fastapi(),
-    "fastapi/no-op": on_fastapi(no_op=True),
+    "fastapi/no-op": on_fastapi(middleware=NoOp),
+    "fastapi/least": on_fastapi(middleware=Least),
     "fastapi/dependency": on_fastapi(with_dependency),
     "fastapi/unused": on_fastapi(with_suite=True),
     "fastapi/used": on_fastapi(with_operation, with_suite=True),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from django.conf import settings
@@ -24,6 +25,51 @@ def no_op(application: Application) -> Application:
         return application(environ, start_response)
 
     return middleware
+
+
+class Least:
+    """The least that can see how a response starts, and know when it is complete."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._running: dict[object, object] = {}
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = LeastRequest(start_response, self._running)
+        self._running[request] = None
+        _current.set(request)
+        request.items = iter(self._application(environ, request.start))
+        return request
+
+
+class LeastRequest:
+    """One request of `Least`, and its response's body."""
+
+    __slots__ = ("_running", "_start_response", "items")
+
+    def __init__(self, start_response: Callable[..., Any], running: dict[object, object]) -> None:
+        self._start_response = start_response
+        self._running = running
+        self.items: Iterator[bytes]
+
+    def start(self, *response: Any) -> Any:
+        return self._start_response(*response)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self.items)
+
+    def close(self) -> None:
+        close = getattr(self.items, "close", None)
+        if close is not None:
+            close()
+        self._running.pop(self, None)
+        _current.set(None)
+
+
+_current: ContextVar[object] = ContextVar("least", default=None)
 
 
 def function(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -87,14 +133,17 @@ _ours_on_django = on_django("cancelable_django.middleware.CancelableMiddleware")
 APPLICATIONS: dict[str, Application] = {
     "function/bare": function,
     "function/no-op": no_op(function),
+    "function/least": Least(function),
     "function/unused": CancelableWsgi(function, cancel_on_disconnect="scoped"),
     "function/watched": CancelableWsgi(function),
     "flask/bare": on_flask(),
     "flask/no-op": no_op(on_flask()),
+    "flask/least": Least(on_flask()),
     "flask/unused": on_flask(with_suite=True),
     "flask/watched": on_flask(with_suite=True, marked=True),
     "django/bare": on_django(),
     "django/no-op": on_django(f"{__name__}.NoOpMiddleware"),
+    "django/least": Least(on_django()),
     "django/unused": _ours_on_django,
     "django/watched": _ours_on_django,
 }

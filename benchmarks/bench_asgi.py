@@ -9,10 +9,11 @@ from _worker import Worker, compare_ways
 
 SERVER = "uvicorn --http httptools --loop asyncio --lifespan off --log-level error --port {port} _served_asgi:app"
 NO_OP = {"no-op": "a middleware that does nothing"}
+LEAST = {"least": "the least that an operation needs"}
 UNUSED = {"unused": "ours, unused by the view"}
 WAYS = {
-    "function": {**NO_OP, **UNUSED, "used": "ours, following the client"},
-    "fastapi": {**NO_OP, "dependency": "a trivial dependency", **UNUSED, "used": "ours, with CurrentOperation"},
+    "function": {**NO_OP, **LEAST, **UNUSED, "used": "ours, following the client"},
+    "fastapi": {**NO_OP, **LEAST, "dependency": "a trivial dependency", **UNUSED, "used": "ours, with CurrentOperation"},
     "django": {**NO_OP, **UNUSED, "used": "ours, with cancelable_view"},
 }
 

@@ -11,6 +11,7 @@ SERVER = "gunicorn --worker-class gthread --threads 1 --log-level error -b 127.0
 FRAMEWORKS = ("function", "flask", "django")
 WAYS = {
     "no-op": "a middleware that does nothing",
+    "least": "the least that an operation needs",
     "unused": "ours, unused by the view",
     "watched": "ours, following the client",
 }
