@@ -340,12 +340,11 @@ class AsgiResponse:
             if message.get("status", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self.held = []  # a mounted application of Starlette's says 500 to what it raises again right after
         self.operation.response_started()
-        headers = message.get("headers", ())
+        headers = [*message.get("headers", ())]  # which may be read only once
         present = ((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers)
         added = self.operation.response_headers(self._which, message.get("status", 101), present)
-        if not added:
-            return message
-        return {**message, "headers": [*headers, *((n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in added)]}
+        headers += ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added)
+        return {**message, "headers": headers}
 
 
 def watching_client(application: AsgiApplication) -> AsgiApplication:

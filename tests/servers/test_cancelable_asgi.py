@@ -124,6 +124,25 @@ async def test_request_is_an_operation_until_its_last_byte() -> None:
     assert server.sent == [START, LAST]
 
 
+@pytest.mark.parametrize("which", ["scoped", "all", "never"])
+async def test_headers_that_can_be_read_only_once_arrive(which: Any) -> None:
+    """ASGI asks for no more of them than to be iterable."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        operation().note_use()
+        await send({**START, "headers": iter([(b"x-one", b"1"), (b"x-two", b"2")])})
+        await send(LAST)
+
+    server = AsgiServer()
+    await call(make(application, response_header=which), scope(), server)
+    assert {**server.headers, "x-operation-id": None} == {
+        "x-one": "1",
+        "x-two": "2",
+        "x-operation-id": None,
+        **({} if which == "never" else {"cache-control": "private"}),
+    }
+
+
 @pytest.mark.parametrize(
     ("request_scope", "name"), [(scope("/secret"), "GET (no route)"), (socket_scope("/x"), "WEBSOCKET (no route)")]
 )
