@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -41,10 +42,16 @@ def instrument(engine: AnyEngine) -> AnyEngine:
     from sqlalchemy import event
 
     sync_engine = cast("Engine", getattr(engine, "sync_engine", engine))
-    for name, listener in _LISTENERS.items():
-        if not event.contains(sync_engine, name, listener):
+    if sync_engine.dialect not in _instrumented:
+        _instrumented.add(sync_engine.dialect)
+        for name, listener in _LISTENERS.items():
             event.listen(sync_engine, name, listener)
     return engine
+
+
+_instrumented: weakref.WeakSet[object] = weakref.WeakSet()
+"""The dialects that have our listeners. SQLAlchemy is not asked: its ``event.contains`` goes by the number of an object (`id`),
+and finds the listeners of an engine that is gone in a new one that was given the same."""
 
 
 def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -64,6 +65,23 @@ def test_statements_end_and_the_pool_keeps_its_connections(engine: sa.Engine, re
     if engine.name != "sqlite":
         postgres: PostgreSQL = request.getfixturevalue("postgres")
         becomes_true(lambda: not postgres.active_queries())
+
+
+def test_every_engine_is_instrumented_whatever_others_there_were() -> None:
+    """SQLAlchemy tells listeners apart by numbers that Python gives to new objects again."""
+    numbers: list[int] = []
+    kept: list[object] = []
+    for _ in range(300):
+        engine = instrument(sa.create_engine("sqlite://", poolclass=sa.NullPool))
+        numbers.append(id(engine))
+        kept.append(engine.dialect)  # which the listeners are in; it may outlive the engine
+        with pytest.raises(OperationCancelled), Cancelable("cancelled") as operation, engine.connect() as connection:
+            operation.cancel_sync()
+            connection.execute(sa.text("SELECT 1"))
+        engine.dispose()
+        del connection, engine
+        gc.collect(0)
+    assert len(set(numbers)) < len(numbers), "no number was given again"
 
 
 def test_a_session_is_usable_after_its_rollback(engine: sa.Engine) -> None:
