@@ -131,7 +131,7 @@ class _Draft:
     __slots__ = ("_items",)
 
     def __init__(self, values: dict[str, object]) -> None:
-        self._items = iter(values.items())
+        self._items = iter(list(values.items()))  # a dict's own iterator would keep the last of them
 
     def fill(self, operation: LatentOperation) -> None:
         # one call into C: no other thread, signal handler or finaliser comes in between

@@ -263,11 +263,11 @@ class RequestOperation(LatentOperation):
             self._route = self.native = self._find_client = self.exchange = None
             return
         self.make()  # waits for whoever is at it: what is not registered yet cannot leave
-        if self._closed:
+        if self._closed or self._started is None:
             return
         claim = object()
         self._ends.append(claim)
-        if self._ends[0] is not claim or self._started is None:
+        if self._ends[0] is not claim:
             return
         error = error or self._error or (GeneratorExit() if self._is_cut_off else None)
         if error is None:

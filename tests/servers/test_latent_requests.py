@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
@@ -257,6 +258,17 @@ def test_one_that_was_looked_at_before_it_begins_is_an_operation_like_any_other(
     assert statuses(store) == {"completed": 1}
 
 
+def test_an_end_before_the_beginning_is_none(store: OperationStore) -> None:
+    request = new_request(store)
+    request.end()
+    assert request.status is OperationStatus.PENDING
+    assert statuses(store) == {}
+    request.begin()
+    assert statuses(store) == {"running": 1}
+    request.end()
+    assert statuses(store) == {"completed": 1}
+
+
 def test_it_begins_once(store: OperationStore) -> None:
     request = new_request(store)
     request.begin()
@@ -354,6 +366,42 @@ def test_a_forked_child_is_without_the_parents_requests(store: OperationStore) -
     assert statuses(store) == {"completed": 1}
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_in_the_middle_of_a_look_leaves_nothing_locked(store: OperationStore) -> None:
+    request = new_request(store)
+    request.begin()
+    register, reached, goes_on = store.register, threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> None:
+        reached.set()
+        assert goes_on.wait(DEADLINE_SECONDS)
+        register(*args)
+
+    store.register = slow  # type: ignore[method-assign]
+    looker = threading.Thread(target=request.make)
+    looker.start()
+    assert reached.wait(DEADLINE_SECONDS)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(int(DEADLINE_SECONDS))  # which ends a child that hangs
+        store.register = register  # type: ignore[method-assign]
+        try:
+            request.end()
+            other = new_request(store)
+            other.begin()
+            is_alone = store.statistics().running_operations == 1
+            other.end()
+            os._exit(0 if is_alone and store.statistics().total_operations == 1 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    goes_on.set()
+    looker.join(DEADLINE_SECONDS)
+    request.end()
+    assert statuses(store) == {"completed": 1}
+
+
 # --- memory
 
 
@@ -361,8 +409,13 @@ class Watched:
     """Something in the environ or the scope, to see when that goes."""
 
 
-def test_a_wsgi_request_goes_with_its_last_reference(store: OperationStore) -> None:
-    app = wsgi(store, hello)
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_wsgi_request_goes_with_its_last_reference(store: OperationStore, looks: bool) -> None:
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        assert not looks or current_operation()
+        return hello(environ, start_response)
+
+    app = wsgi(store, application)
     gc.collect()
     gc.disable()
     try:
@@ -379,8 +432,13 @@ def test_a_wsgi_request_goes_with_its_last_reference(store: OperationStore) -> N
         gc.enable()
 
 
-async def test_an_asgi_request_goes_with_its_last_reference(store: OperationStore) -> None:
-    app = CancelableAsgi(hello_asgi, registry=store, cancel_on_disconnect="scoped")
+@pytest.mark.parametrize("looks", [False, True])
+async def test_an_asgi_request_goes_with_its_last_reference(store: OperationStore, looks: bool) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        assert not looks or current_operation()
+        await hello_asgi(scope, receive, send)
+
+    app = CancelableAsgi(application, registry=store, cancel_on_disconnect="scoped")
     gc.collect()
     gc.disable()
     try:
@@ -512,6 +570,15 @@ async def test_a_block_that_is_left_wrongly_leaves_no_request(store: OperationSt
     assert not store.latent
     assert not store._live
     assert current_operation() is None
+
+
+async def test_inside_of_an_operation_a_block_is_made_at_once(store: OperationStore) -> None:
+    async with Cancelable("outer", registry=store) as outer:
+        async with new_request(store, port=running_port()) as request:
+            assert request.is_made
+            assert request.enclosing is outer
+        assert current_operation() is outer
+    assert statuses(store) == {"completed": 2}
 
 
 async def test_a_request_is_an_async_block_once(store: OperationStore) -> None:

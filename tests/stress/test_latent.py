@@ -14,6 +14,8 @@ from cancelable_core.models import OperationKind
 from cancelable_core.operation import current_variable
 from cancelable_core.servers import RequestOperation
 
+from tests.servers.test_following_the_client import Client
+
 from .interruptions import Meanwhile, Scenario, interrupt_everywhere
 from .racing import Racers, Snapshots, check_conservation, spin
 
@@ -22,7 +24,7 @@ ROUNDS = 5_000
 
 def begun(store: OperationStore) -> RequestOperation:
     current_variable.set(None)  # another thread may have ended the last
-    request = RequestOperation("GET", lambda: "/x", store=store)
+    request = RequestOperation("GET", lambda: "/x", store=store, client=Client)
     request.begin()
     return request
 
@@ -110,7 +112,7 @@ def test_threads_that_end_and_look_at_one_request_at_once(rng: random.Random) ->
     assert store.statistics().total_operations == ROUNDS // 2 + 1
 
 
-@pytest.mark.parametrize("interrupted", ["make", "end", "fail", "statistics"])
+@pytest.mark.parametrize("interrupted", ["make", "end", "fail", "name", "statistics"])
 @pytest.mark.parametrize("interrupter", ["make", "end", "cancel"])
 def test_a_look_or_an_end_interrupted_anywhere_in_its_own_thread(interrupted: str, interrupter: str) -> None:
     """As by a signal handler, or a finaliser, which no lock holds up."""
@@ -125,6 +127,7 @@ def test_a_look_or_an_end_interrupted_anywhere_in_its_own_thread(interrupted: st
             "make": request.make,
             "end": request.end,
             "fail": lambda: request.end(ZeroDivisionError()),
+            "name": lambda: request.name,
             "statistics": lambda: check_conservation(store.statistics()),
             "cancel": lambda: told.append(request.cancel_sync()),
         }
@@ -192,6 +195,7 @@ def check_end(store: OperationStore, request: RequestOperation, told: list[bool]
     assert request.status in statuses
     assert (request.token.verdict is not None) is any(told)
     assert not request.cancel_sync()
+    assert request._client is None  # which knows the environ, which knows the request
     assert not store.latent
     assert not store._live
     assert sum(tally.durations for tally in store._tallies.values()) == 1
