@@ -13,7 +13,6 @@ from cancelable_core import OperationCancelled, OperationStatus, OperationStore,
 from cancelable_core.models import OperationKind
 from cancelable_core.operation import current_variable
 from cancelable_core.servers import RequestOperation
-
 from tests.servers.test_following_the_client import Client
 
 from .interruptions import Meanwhile, Scenario, interrupt_everywhere
