@@ -105,3 +105,6 @@ def compare_ways(worker: Worker, framework: str, ways: Mapping[str, str]) -> Non
     floor, *candidates = taken.values()
     for words, candidate in zip(ways.values(), candidates, strict=True):
         print(Comparison(f"{framework}: {words} over bare", candidate, floor), flush=True)
+    if "least" in ways:
+        unused, least = (taken[f"{framework}/{way}"] for way in ("unused", "least"))
+        print(Comparison(f"{framework}: ours, unused by the view over the least", unused, least), flush=True)
