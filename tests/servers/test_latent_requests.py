@@ -205,6 +205,21 @@ def test_a_client_that_has_it_all_is_not_followed_by_what_comes_after(store: Ope
     assert request.status is OperationStatus.COMPLETED
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_client_of_a_view_that_works_is_followed_whatever_the_method(store: OperationStore, method: str) -> None:
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        with Cancelable("work", registry=store):
+            watched.append(client.is_watched)
+        return hello(environ, start_response)
+
+    client, watched = Client(), list[bool]()
+    request = new_request(store, client=lambda: client)
+    body = run_wsgi(application, {"REQUEST_METHOD": method}, lambda *_: None, request, response_header="scoped")
+    list(body)
+    assert watched == [True]
+    assert request.status is OperationStatus.COMPLETED
+
+
 # --- ends and looks
 
 
@@ -262,6 +277,7 @@ def test_an_end_before_the_beginning_is_none(store: OperationStore) -> None:
     request = new_request(store)
     request.end()
     assert request.status is OperationStatus.PENDING
+    assert request.name == "GET /x"
     assert statuses(store) == {}
     request.begin()
     assert statuses(store) == {"running": 1}
