@@ -8,6 +8,7 @@ steps; never while user code, logging or input and output runs.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
@@ -33,6 +34,11 @@ __all__ = ["SEEN", "UNSEEN", "EndToken", "OperationStore", "default_store", "eve
 _LATENCIES_KEPT = 1_000
 _UNSEEN_KEPT = 1_000
 """So many entries that completed unseen are left to whoever looks next."""
+
+_NOTES_KEPT = 1_000
+"""With more notes than these lying about, whoever is inside is not given his turn, and the others pause for him."""
+
+_PAUSE_SECONDS = 0.000_5
 
 SEEN: Final = object()
 """Claims a latent entry for a look at it. Only the first claim in its list counts."""
@@ -209,6 +215,8 @@ class OperationStore:
         """
         self._notes.append((entry, None))
         self._tidy()
+        if len(self._notes) > _NOTES_KEPT:
+            time.sleep(_PAUSE_SECONDS)  # and goes on in any case: the one inside may be this very thread
 
     def count_unseen(self, claims: list[object], kind: OperationKind, seconds: float) -> None:
         """A latent entry completes after so long, if nobody has looked: to be called before that is claimed, and `latent` left.

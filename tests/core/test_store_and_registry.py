@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -911,3 +912,18 @@ def test_an_id_that_ends_again_moves_to_the_newest_end_of_the_history() -> None:
         with Cancelable(operation_id=operation_id, registry=store):
             pass
     assert {context.id for context in ThreadSafeRegistry(store).get_history()} == {"a", "c"}
+
+
+def test_ends_pause_for_whoever_is_not_given_his_turn_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registering takes no lock that could hold anybody up, and what has ended must not pile up without bounds."""
+    paused: list[float] = []
+    monkeypatch.setattr("cancelable_core.store.time", SimpleNamespace(sleep=paused.append))
+    store = OperationStore()
+    with store._lock:
+        for _ in range(1_000):
+            with Cancelable(registry=store):
+                pass
+    assert len(paused) == 500  # every end found two more notes than the one before
+    assert all(0 < seconds < 0.005 for seconds in paused)
+    assert store.statistics().completed_operations == 1_000
+    assert not store._live
