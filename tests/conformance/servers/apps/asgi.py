@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -20,13 +21,16 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
     """What needs no framework."""
     what, _, key = scope["path"].removeprefix(scope["root_path"]).strip("/").partition("/")
     headers = [(b"content-type", b"text/plain")]
+    if what == "collect":
+        gc.collect()
     if what == "await-stalled":
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for chunk in work.await_stalled_chunks(key):
             await send({"type": "http.response.body", "body": chunk.encode(), "more_body": True})
         await send({"type": "http.response.body"})
         return
-    body = (await {"await": work.await_, "await-quick": work.await_quick}[what](key)).encode()
+    endpoints = {"await": work.await_, "await-quick": work.await_quick, "collect": work.await_quick}
+    body = (await endpoints[what](key)).encode()
     length = str(len(body)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [*headers, (b"content-length", length)]})
     await send({"type": "http.response.body", "body": body})
