@@ -13,8 +13,9 @@ from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from cancelable_core import CancelationReason, OperationCancelled, QueueFull
-from cancelable_core.http_api import CLIENT_ID_HEADER, EndpointResponse, Principal, cancelled_response, queue_full_response
+from cancelable_core.http_api import EndpointResponse, Principal, cancelled_response, queue_full_response
 from cancelable_core.servers import (
+    CLIENT_ID_KEY,
     CLIENT_KEY,
     OPERATION_KEY,
     ClientWatch,
@@ -33,8 +34,6 @@ from .conf import get_application
 from .marking import INTERRUPTED_KEY
 
 __all__ = ["CancelableMiddleware"]
-
-_CLIENT_ID_KEY = "HTTP_" + CLIENT_ID_HEADER.upper().replace("-", "_")
 
 
 class CancelableMiddleware:
@@ -60,8 +59,7 @@ class CancelableMiddleware:
             response: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return response
         application = get_application()
-        header = request.META.get(_CLIENT_ID_KEY)
-        client_id = None if header is None else application.client_id(header)
+        client_id = application.client_id(request.META.get(CLIENT_ID_KEY))
         if self._is_async:
             return self._acall(request, client_id)
         asker = None if client_id is None else principal_of(request, application.settings)

@@ -11,8 +11,9 @@ from flask import Flask, Request, current_app, has_app_context, has_request_cont
 from werkzeug.local import LocalProxy
 
 from cancelable_core import CancelationReason, JobRunner, ThreadSafeRegistry
-from cancelable_core.http_api import CLIENT_ID_HEADER, Settings, SettingsOptions
+from cancelable_core.http_api import Settings, SettingsOptions
 from cancelable_core.servers import (
+    CLIENT_ID_KEY,
     OPERATION_KEY,
     RequestOperation,
     WebApplication,
@@ -31,7 +32,6 @@ __all__ = ["CancelableExtension"]
 
 _REQUEST_KEY = "cancelable.flask_request"
 _CONFIG_PREFIX = "CANCELABLE_"
-_CLIENT_ID_KEY = f"HTTP_{CLIENT_ID_HEADER.upper().replace('-', '_')}"  # as PEP 3333 writes headers
 
 
 class CancelableExtension:
@@ -145,8 +145,7 @@ class _Middleware:
         if has_operation(environ) or self._application.serves(path):
             return self._wsgi_app(environ, start_response)
         settings = self._application.settings
-        header = environ.get(_CLIENT_ID_KEY)
-        client_id = None if header is None else self._application.client_id(header)
+        client_id = self._application.client_id(environ.get(CLIENT_ID_KEY))
         operation = self._application.new_request(
             environ["REQUEST_METHOD"],
             partial(_route_of, environ),

@@ -15,10 +15,11 @@ from .asgi_client import AsgiClient, Receive, Scope, Send
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
 from .shutdown import ShutdownHook, answer_lifespan, install_shutdown_hook, lifespan_of
 from .view_options import ViewMark, ViewOptions, cancelable_view, view_options
-from .wsgi import OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
+from .wsgi import CLIENT_ID_KEY, OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
 from .wsgi_client import WsgiClient, client_of
 
 __all__ = [
+    "CLIENT_ID_KEY",
     "CLIENT_KEY",
     "OPERATION_KEY",
     "AsgiApplication",

@@ -146,6 +146,7 @@ async def run_asgi(
         Exception: What the application raised, as it raised it.
     """
     is_websocket = scope["type"] == "websocket"
+    # headers are not even looked through where the answer is no
     client_id = web.client_id(_header(scope, _CLIENT_ID_NAME)) if web.settings.accept_operation_ids else None
     chooser = await asker() if client_id is not None and asker is not None else None
     client = scope.get(CLIENT_KEY)

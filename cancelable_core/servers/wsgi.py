@@ -10,7 +10,7 @@ from http.client import responses
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import OperationCancelled, QueueFull
-from ..http_api import Settings, cancelled_response, queue_full_response
+from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response
 from ..models import CancelationReason
 from .application import WebApplication
 from .wsgi_client import client_of
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from ..store import OperationStore
     from .request_scope import RequestOperation
 
-__all__ = ["OPERATION_KEY", "CancelableWsgi", "has_operation", "iterate_wsgi_body", "run_wsgi"]
+__all__ = ["CLIENT_ID_KEY", "OPERATION_KEY", "CancelableWsgi", "has_operation", "iterate_wsgi_body", "run_wsgi"]
 
 OPERATION_KEY = "cancelable.operation"
 """Where the request's operation stands in the WSGI environ, and in the ASGI scope."""
+
+CLIENT_ID_KEY = f"HTTP_{CLIENT_ID_HEADER.upper().replace('-', '_')}"
+"""Where `CLIENT_ID_HEADER` stands in the WSGI environ (PEP 3333), and in Django's ``META``."""
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

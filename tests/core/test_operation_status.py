@@ -107,6 +107,8 @@ def test_a_life_step_by_step(registry: ThreadSafeRegistry) -> None:
     assert (ended.reason, ended.message, ended.origin) == (CancelationReason.DISCONNECT, "gone", "socket")
     assert ended.duration_seconds == (ended.ended_at - ended.started_at).total_seconds()
     assert running.duration_seconds is cancelling.duration_seconds is None
+    assert operation.duration_seconds == pytest.approx(ended.duration_seconds, abs=0.001)
+    assert Cancelable().duration_seconds is None
 
 
 def test_snapshots_are_frozen_and_of_their_moment() -> None:
