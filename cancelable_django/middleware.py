@@ -37,6 +37,8 @@ from .marking import INTERRUPTED_KEY
 
 __all__ = ["CancelableMiddleware"]
 
+_Chosen = tuple[str | None, Principal | None]
+
 
 class CancelableMiddleware:
     """Put it last in ``MIDDLEWARE``, or at least below everything that is for sync or for async only.
@@ -65,7 +67,7 @@ class CancelableMiddleware:
         if self._is_async:
             return self._acall(request, application, client_id)
         asker = None if client_id is None else principal_of(request, application.settings)
-        latent = DjangoRequest(request, application, client_id, asker)
+        latent = DjangoRequest(request, application, (client_id, asker))
         latent.begin(application, at_once=client_id is not None)
         try:
             return _follow(latent, request, self._get_response(request))
@@ -76,7 +78,7 @@ class CancelableMiddleware:
     async def _acall(self, request: HttpRequest, application: WebApplication, client_id: str | None) -> HttpResponseBase:
         asker = None if client_id is None else await aprincipal_of(request, application.settings)
         # Django itself cancels what is async throughout; if two do, asgiref's threads get into disorder
-        latent = DjangoRequest(request, application, client_id, asker, is_followed=False)
+        latent = DjangoRequest(request, application, (client_id, asker), is_followed=False)
         request.META[INTERRUPTED_KEY] = True
         latent.begin(application, at_once=True)
         operation = latent.made
@@ -96,8 +98,7 @@ class CancelableMiddleware:
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
         """Give the operation what the view was marked with."""
         options = _options_of(view, request)
-        operation = None if options is None else _operation_of(request)
-        if options is None or operation is None:
+        if options is None or (operation := _operation_of(request)) is None:
             return
         operation.adopt(options)
         if options.owner:
@@ -105,8 +106,7 @@ class CancelableMiddleware:
 
     async def _aprocess_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
         options = _options_of(view, request)
-        operation = None if options is None else _operation_of(request)
-        if options is None or operation is None:
+        if options is None or (operation := _operation_of(request)) is None:
             return
         operation.adopt(options)
         if options.owner:
@@ -137,38 +137,28 @@ class DjangoRequest(LatentRequest):
     Args:
         request: Django's.
         application: Whose settings count.
-        client_id: The id that its client chose.
-        asker: Who chose it.
+        chosen: The id that its client chose, and who that is.
         is_followed: Whether we tell when the client has gone.
     """
 
-    __slots__ = ("_asker", "_client_id", "_is_followed", "application", "is_complete")
+    __slots__ = ("_chosen", "_is_followed", "application", "is_complete")
 
-    def __init__(
-        self,
-        request: HttpRequest,
-        application: WebApplication,
-        client_id: str | None,
-        asker: Principal | None,
-        *,
-        is_followed: bool = True,
-    ) -> None:
-        self.native = request
-        self.application = application
+    def __init__(self, request: HttpRequest, application: WebApplication, chosen: _Chosen, *, is_followed: bool = True) -> None:
+        self.native, self.application = request, application
         self.is_complete = False
-        self._client_id = client_id
-        self._asker = asker
+        self._chosen = chosen
         self._is_followed = is_followed
         request.META[REQUEST_KEY] = self
 
     def _create(self, native: HttpRequest) -> RequestOperation:
+        client_id, asker = self._chosen
         operation = self.application.new_request(
             native.method or "GET",
             partial(route_of, native),
             native=native,
             client=_client_of(native) if self._is_followed else None,
-            client_id=self._client_id,
-            asker=self._asker,
+            client_id=client_id,
+            asker=asker,
         )
         operation.exchange = self
         return operation
