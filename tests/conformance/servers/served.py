@@ -239,7 +239,11 @@ def _stay(server: Served, quick: str, requests: int) -> None:
 def _leave_at_random(server: Served, quick: str, waiting: str, requests: int, seed: int) -> None:
     """Answered requests and abandoned ones, over connections that are dropped at random moments."""
     chance = random.Random(seed)
-    while requests > 0:
+    connection, key = Connection(server), uuid4().hex
+    connection.send(f"{waiting}/{key}")
+    server.event("begun", key=key)  # of the others a busy machine may begin none in time
+    connection.leave(reset=chance.random() < 0.5)
+    while requests > 1:
         connection, is_kept = Connection(server), True
         for _ in range(chance.randrange(3)):
             connection.send(f"{quick}/{uuid4().hex}")
