@@ -105,7 +105,16 @@ class OperationOptions(TypedDict, total=False):
     registry: OperationStore | HasStore | None
 
 
-current_variable: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_operation", default=None)
+class Place(Protocol):
+    """Where an operation comes to be when somebody looks for it."""
+
+    def make(self) -> Cancelable | None:
+        """The operation; None if there is none any more."""
+
+
+current_variable: contextvars.ContextVar[Cancelable | Place | None] = contextvars.ContextVar(
+    "cancelable_operation", default=None
+)
 thread_variable: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_thread_of", default=None)
 """In a worker thread: the operation that started it, which it may outlive."""
 
@@ -128,7 +137,8 @@ def current_operation() -> Cancelable | None:
     Finished ones are skipped. Only in a thread that a cancelled operation left behind, that operation still shows, so that
     ``current_operation().check()`` raises there.
     """
-    operation = current_variable.get()
+    current = current_variable.get()
+    operation = current if current is None or isinstance(current, Cancelable) else current.make()
     while operation is not None and operation.is_over:
         if operation.token.is_cancelled and operation is thread_variable.get() and not operation.is_inherited:
             return operation

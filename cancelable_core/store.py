@@ -29,7 +29,7 @@ from .models import (
 from .names import NameIndex, name_matcher
 from .token import CancelationToken
 
-__all__ = ["SEEN", "UNSEEN", "EndToken", "OperationStore", "default_store", "every_store", "replace_default_store"]
+__all__ = ["UNSEEN", "EndToken", "OperationStore", "default_store", "every_store", "replace_default_store"]
 
 _LATENCIES_KEPT = 1_000
 _UNSEEN_KEPT = 1_000
@@ -40,11 +40,8 @@ _NOTES_KEPT = 1_000
 
 _PAUSE_SECONDS = 0.000_5
 
-SEEN: Final = object()
-"""Claims a latent entry for a look at it. Only the first claim in its list counts."""
-
 UNSEEN: Final = object()
-"""Claims it for an end that came before any look."""
+"""Claims a latent entry for an end that came before any look. Only the first claim in its list counts."""
 
 _COUNTED: Final = object()
 """What the store makes of `UNSEEN`, once it has counted the entry."""
@@ -76,9 +73,7 @@ class Entry(Protocol):
 class Latent(Protocol):
     """An entry that is not made before somebody looks."""
 
-    kind: OperationKind
-
-    def make(self) -> None:
+    def make(self) -> object:
         """Be there, registered, from now on; nothing if it ended unseen. Any thread."""
 
 

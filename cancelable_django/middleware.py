@@ -12,17 +12,19 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import FileResponse, HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from cancelable_core import CancelationReason, OperationCancelled, QueueFull
+from cancelable_core import OperationCancelled, QueueFull
 from cancelable_core.http_api import EndpointResponse, Principal, cancelled_response, queue_full_response
 from cancelable_core.servers import (
     CLIENT_ID_KEY,
     CLIENT_KEY,
-    OPERATION_KEY,
+    REQUEST_KEY,
     ClientWatch,
+    LatentRequest,
     RequestOperation,
     ViewOptions,
-    client_of,
-    has_operation,
+    WebApplication,
+    WsgiClient,
+    is_request,
     iterate_wsgi_body,
     leaves_cut_streams_open,
     view_options,
@@ -34,6 +36,8 @@ from .conf import get_application
 from .marking import INTERRUPTED_KEY
 
 __all__ = ["CancelableMiddleware"]
+
+_Chosen = tuple[str | None, Principal | None]
 
 
 class CancelableMiddleware:
@@ -55,28 +59,30 @@ class CancelableMiddleware:
             vars(self)["process_view"] = self._aprocess_view  # Django would take the plain one to a thread
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if has_operation(request.META) or is_ours(request):
+        if is_request(request.META) or is_ours(request):
             response: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return response
         application = get_application()
         client_id = application.client_id(request.META.get(CLIENT_ID_KEY))
         if self._is_async:
-            return self._acall(request, client_id)
+            return self._acall(request, application, client_id)
         asker = None if client_id is None else principal_of(request, application.settings)
-        operation = _new_operation(request, client_id, asker, client=_client_of(request))
-        operation.begin()
+        latent = DjangoRequest(request, application, (client_id, asker))
+        latent.begin(application, at_once=client_id is not None)
         try:
-            return _follow(operation, request, self._get_response(request))
+            return _follow(latent, request, self._get_response(request))
         except BaseException as error:
-            operation.end(error)
+            latent.end(error)
             raise
 
-    async def _acall(self, request: HttpRequest, client_id: str | None) -> HttpResponseBase:
-        asker = None if client_id is None else await aprincipal_of(request, get_application().settings)
+    async def _acall(self, request: HttpRequest, application: WebApplication, client_id: str | None) -> HttpResponseBase:
+        asker = None if client_id is None else await aprincipal_of(request, application.settings)
         # Django itself cancels what is async throughout; if two do, asgiref's threads get into disorder
-        operation = _new_operation(request, client_id, asker, client=None)
+        latent = DjangoRequest(request, application, (client_id, asker), is_followed=False)
         request.META[INTERRUPTED_KEY] = True
-        operation.begin()
+        latent.begin(application, at_once=True)
+        operation = latent.made
+        assert operation is not None
         try:
             try:
                 response = await operation.run(partial(self._get_response, request))
@@ -84,23 +90,23 @@ class CancelableMiddleware:
                 response = self._answer(operation, error)
                 if response is None:
                     raise
-            return _follow(operation, request, response)
+            return _follow(latent, request, response)
         except BaseException as error:
-            operation.end(error)
+            latent.end(error)
             raise
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
         """Give the operation what the view was marked with."""
-        options, operation = _options_of(view, request), _operation_of(request)
-        if options is None or operation is None:
+        options = _options_of(view, request)
+        if options is None or (operation := _operation_of(request)) is None:
             return
         operation.adopt(options)
         if options.owner:
             operation.owner = principal_of(request, get_application().settings).id
 
     async def _aprocess_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
-        options, operation = _options_of(view, request), _operation_of(request)
-        if options is None or operation is None:
+        options = _options_of(view, request)
+        if options is None or (operation := _operation_of(request)) is None:
             return
         operation.adopt(options)
         if options.owner:
@@ -125,36 +131,50 @@ class CancelableMiddleware:
         return _quiet(cancelled_response(own, get_application().settings))
 
 
-def _new_operation(
-    request: HttpRequest,
-    client_id: str | None,
-    asker: Principal | None,
-    *,
-    client: ClientWatch | Callable[[], ClientWatch] | None,
-) -> RequestOperation:
-    operation = get_application().new_request(
-        request.method or "GET",
-        partial(route_of, request),
-        native=request,
-        client=client,
-        client_id=client_id,
-        asker=asker,
-        outside_reason=CancelationReason.DISCONNECT,  # Django cancels a view's task for nothing else
-    )
-    request.META[OPERATION_KEY] = operation
-    return operation
+class DjangoRequest(LatentRequest):
+    """A request and its response.
+
+    Args:
+        request: Django's.
+        application: Whose settings count.
+        chosen: The id that its client chose, and who that is.
+        is_followed: Whether we tell when the client has gone.
+    """
+
+    __slots__ = ("_chosen", "_is_followed", "application", "is_complete")
+
+    def __init__(self, request: HttpRequest, application: WebApplication, chosen: _Chosen, *, is_followed: bool = True) -> None:
+        self.native, self.application = request, application
+        self.is_complete = False
+        self._chosen = chosen
+        self._is_followed = is_followed
+        request.META[REQUEST_KEY] = self
+
+    def _create(self, native: HttpRequest) -> RequestOperation:
+        client_id, asker = self._chosen
+        operation = self.application.new_request(
+            native.method or "GET",
+            partial(route_of, native),
+            native=native,
+            client=_client_of(native) if self._is_followed else None,
+            client_id=client_id,
+            asker=asker,
+        )
+        operation.exchange = self
+        return operation
 
 
-def _client_of(request: HttpRequest) -> ClientWatch | Callable[[], ClientWatch] | None:
+def _client_of(request: HttpRequest) -> ClientWatch | None:
     """What tells of the client: the WSGI server, or what `wrap` left in the ASGI scope."""
     if isinstance(request, WSGIRequest):
-        return client_of(request.META)
+        return WsgiClient(request.META)
     client: ClientWatch | None = request.scope.get(CLIENT_KEY) if isinstance(request, ASGIRequest) else None
     return client
 
 
 def _operation_of(request: HttpRequest) -> RequestOperation | None:
-    return request.META.get(OPERATION_KEY)
+    latent: LatentRequest | None = request.META.get(REQUEST_KEY)
+    return None if latent is None else latent.make()
 
 
 def _options_of(view: Any, request: HttpRequest) -> ViewOptions | None:
@@ -172,34 +192,43 @@ def _quiet(response: EndpointResponse) -> HttpResponseBase:
     return native
 
 
-def _follow(operation: RequestOperation, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """End the operation with the response's last byte, however that comes about."""
-    operation.response_started()
-    header = get_application().settings.response_header
-    for name, value in operation.response_headers(header, response.status_code, response.headers.items()):
-        response.headers[name] = value
-    if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
-        content = cast(Any, response.streaming_content)
-        in_order = isinstance(request, ASGIRequest) and leaves_cut_streams_open(request.scope)
-        if response.is_async:
-            response.streaming_content = operation.stream_body(content, ends_in_order=in_order)
-        elif isinstance(request, WSGIRequest):
-            length = response.headers.get("Content-Length")
-            response.streaming_content = iterate_wsgi_body(operation, content, request.META, length)
-        else:
-            client = _client_of(request)
-            if client is not None and not callable(client):
-                operation.follow(client)  # Django takes all of it in a thread, which it does not tell
-            response.streaming_content = operation.iterate_body(content, ends_in_order=in_order)
+def _follow(latent: DjangoRequest, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """End the request with the response's last byte, however that comes about."""
+    is_stream = isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse)
+    operation = latent.make() if is_stream else latent.made
+    if operation is not None:
+        operation.response_started()
+        header = latent.application.settings.response_header
+        for name, value in operation.response_headers(header, response.status_code, response.headers.items()):
+            response.headers[name] = value
+    if operation is not None and isinstance(response, StreamingHttpResponse) and is_stream:
+        _follow_stream(operation, request, response)
     elif isinstance(request, WSGIRequest):
-        operation.response_completed()  # all that is left to do is to send it
+        latent.is_complete = True  # all that is left to do is to send it
+        if operation is not None:
+            operation.response_completed()
     close = response.close
 
     def close_and_end() -> None:
         try:
             close()
         finally:
-            operation.end()
+            latent.end()
 
     response.close = close_and_end  # type: ignore[method-assign]  # every handler calls it once the response is out
     return response
+
+
+def _follow_stream(operation: RequestOperation, request: HttpRequest, response: StreamingHttpResponse) -> None:
+    content = cast(Any, response.streaming_content)
+    in_order = isinstance(request, ASGIRequest) and leaves_cut_streams_open(request.scope)
+    if response.is_async:
+        response.streaming_content = operation.stream_body(content, ends_in_order=in_order)
+    elif isinstance(request, WSGIRequest):
+        length = response.headers.get("Content-Length")
+        response.streaming_content = iterate_wsgi_body(operation, content, request.META, length)
+    else:
+        client = _client_of(request)
+        if client is not None:
+            operation.follow(client)  # Django takes all of it in a thread, which it does not tell
+        response.streaming_content = operation.iterate_body(content, ends_in_order=in_order)

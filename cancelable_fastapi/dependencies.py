@@ -8,7 +8,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from cancelable_core import Cancelable, OperationRegistry, OwnedJobs
-from cancelable_core.servers import OPERATION_KEY, RequestOperation
+from cancelable_core.servers import REQUEST_KEY, LatentRequest
 
 from .middleware import INSTALLED_KEY, Installed
 
@@ -24,8 +24,9 @@ def _installed(connection: HTTPConnection) -> Installed:
 
 async def _operation(connection: HTTPConnection) -> Cancelable:
     _installed(connection)
-    operation = connection.scope.get(OPERATION_KEY)
-    if not isinstance(operation, RequestOperation):
+    latent: LatentRequest | None = connection.scope.get(REQUEST_KEY)
+    operation = None if latent is None else latent.make()
+    if operation is None:
         raise RuntimeError("this connection is no operation: requests and WebSockets are, our own routes excepted")
     operation.note_use()
     return operation

@@ -14,8 +14,8 @@ from starlette.websockets import WebSocketDisconnect
 from cancelable_core import OperationCancelled
 from cancelable_core.http_api import Principal
 from cancelable_core.servers import (
-    OPERATION_KEY,
-    RequestOperation,
+    REQUEST_KEY,
+    LatentRequest,
     WebApplication,
     find_owner_soon,
     is_operation,
@@ -84,19 +84,20 @@ class CancelableMiddleware:
             receive,
             send,
             self._application,
-            route=lambda: route_of(scope),
+            route=route_of,
             answer=answer,
             departures=(ClientDisconnect, WebSocketDisconnect),
             asker=partial(self._who_asks, scope),
         )
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation: RequestOperation = scope[OPERATION_KEY]
+        latent: LatentRequest = scope[REQUEST_KEY]
         finding: list[object] = []
 
         def found(endpoint: object) -> None:
             options = view_options(endpoint)
-            if options is None:
+            operation = None if options is None else latent.make()
+            if options is None or operation is None:
                 return
             operation.adopt(options)
             if options.owner:

@@ -10,7 +10,7 @@ from flask import Flask, got_request_exception, has_request_context, request
 
 from cancelable_core import OperationCancelled, QueueFull, current_operation
 from cancelable_core.http_api import EndpointResponse, Settings, cancelled_response, queue_full_response
-from cancelable_core.servers import OPERATION_KEY, RequestOperation, current_request
+from cancelable_core.servers import REQUEST_KEY, LatentRequest, RequestOperation, current_request
 
 from ._translate import native_response
 
@@ -98,5 +98,5 @@ def _remember_error(sender: Flask, exception: BaseException, **_: Any) -> None:
 
 
 def _operation() -> RequestOperation | None:
-    operation = request.environ.get(OPERATION_KEY)
-    return operation if isinstance(operation, RequestOperation) else None
+    latent: LatentRequest | None = request.environ.get(REQUEST_KEY)
+    return None if latent is None else latent.make()

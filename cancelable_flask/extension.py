@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Unpack, cast
@@ -10,15 +10,15 @@ from typing import Any, Unpack, cast
 from flask import Flask, Request, current_app, has_app_context, has_request_context, request
 from werkzeug.local import LocalProxy
 
-from cancelable_core import CancelationReason, JobRunner, ThreadSafeRegistry
+from cancelable_core import JobRunner, ThreadSafeRegistry
 from cancelable_core.http_api import Settings, SettingsOptions
 from cancelable_core.servers import (
     CLIENT_ID_KEY,
-    OPERATION_KEY,
-    RequestOperation,
+    REQUEST_KEY,
+    LatentRequest,
     WebApplication,
-    client_of,
-    has_operation,
+    WsgiRequest,
+    is_request,
     run_wsgi,
     view_options,
 )
@@ -30,7 +30,7 @@ from .cli import make_commands
 
 __all__ = ["CancelableExtension"]
 
-_REQUEST_KEY = "cancelable.flask_request"
+_FLASK_REQUEST_KEY = "cancelable.flask_request"
 _CONFIG_PREFIX = "CANCELABLE_"
 
 
@@ -142,24 +142,17 @@ class _Middleware:
         path = environ.get("PATH_INFO", "")
         if not path.isascii():
             path = path.encode("latin-1").decode(errors="replace")  # PEP 3333: bytes in disguise
-        if has_operation(environ) or self._application.serves(path):
+        application = self._application
+        if is_request(environ) or application.serves(path):
             return self._wsgi_app(environ, start_response)
-        settings = self._application.settings
-        client_id = self._application.client_id(environ.get(CLIENT_ID_KEY))
-        operation = self._application.new_request(
-            environ["REQUEST_METHOD"],
-            partial(_route_of, environ),
-            native=environ,
-            client=client_of(environ),
-            client_id=client_id,
-            asker=None if client_id is None else principal_before_request(self._app, environ, settings),
-            outside_reason=CancelationReason.DISCONNECT,
-        )
-        return run_wsgi(self._wsgi_app, environ, start_response, operation, response_header=settings.response_header)
+        client_id = application.client_id(environ.get(CLIENT_ID_KEY))
+        asker = None if client_id is None else principal_before_request(self._app, environ, application.settings)
+        request = WsgiRequest(application, environ, start_response, _route_of, client_id, asker)
+        return run_wsgi(self._wsgi_app, environ, request)
 
 
-def _route_of(environ: dict[str, Any]) -> str | None:
-    current: Request | None = environ.get(_REQUEST_KEY)
+def _route_of(environ: Mapping[str, Any]) -> str | None:
+    current: Request | None = environ.get(_FLASK_REQUEST_KEY)
     rule = None if current is None else current.url_rule
     return None if current is None or rule is None else current.root_path.rstrip("/") + rule.rule
 
@@ -170,10 +163,11 @@ def _take_route(app: Flask, settings: Settings, endpoint: str | None, values: di
     rule = current.url_rule
     if rule is None:
         return
-    current.environ[_REQUEST_KEY] = current
+    current.environ[_FLASK_REQUEST_KEY] = current
     options = view_options(app.view_functions.get(rule.endpoint))
-    operation = current.environ.get(OPERATION_KEY)
-    if options is None or not isinstance(operation, RequestOperation):
+    latent: LatentRequest | None = current.environ.get(REQUEST_KEY)
+    operation = None if options is None or latent is None else latent.make()
+    if options is None or operation is None:
         return
     operation.adopt(options)
     if options.owner:

@@ -12,21 +12,23 @@ from .asgi import (
     watching_client,
 )
 from .asgi_client import AsgiClient, Receive, Scope, Send
+from .latent import REQUEST_KEY, LatentRequest
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
 from .shutdown import ShutdownHook, answer_lifespan, install_shutdown_hook, lifespan_of
 from .view_options import ViewMark, ViewOptions, cancelable_view, view_options
-from .wsgi import CLIENT_ID_KEY, OPERATION_KEY, CancelableWsgi, has_operation, iterate_wsgi_body, run_wsgi
-from .wsgi_client import WsgiClient, client_of
+from .wsgi import CLIENT_ID_KEY, CancelableWsgi, WsgiRequest, is_request, iterate_wsgi_body, run_wsgi
+from .wsgi_client import WsgiClient
 
 __all__ = [
     "CLIENT_ID_KEY",
     "CLIENT_KEY",
-    "OPERATION_KEY",
+    "REQUEST_KEY",
     "AsgiApplication",
     "AsgiClient",
     "CancelableAsgi",
     "CancelableWsgi",
     "ClientWatch",
+    "LatentRequest",
     "Receive",
     "RequestOperation",
     "Scope",
@@ -36,15 +38,15 @@ __all__ = [
     "ViewOptions",
     "WebApplication",
     "WsgiClient",
+    "WsgiRequest",
     "answer_lifespan",
     "cancelable_view",
-    "client_of",
     "close_code",
     "current_request",
     "find_owner_soon",
-    "has_operation",
     "install_shutdown_hook",
     "is_operation",
+    "is_request",
     "iterate_wsgi_body",
     "leaves_cut_streams_open",
     "lifespan_of",

@@ -47,7 +47,13 @@ class WebApplication:
     ) -> None:
         self.settings = settings
         self.registry = registry_of(settings)
-        self._store = self.registry.store
+        self.store = self.registry.store
+        self.has_latent_requests = (
+            settings.request_timeout_seconds is None
+            and settings.cancel_on_disconnect != "all"
+            and settings.response_header != "all"
+        )
+        """Whether requests may wait for somebody to look: time limits, clients and headers wait for nobody."""
         self.newest_port: Port | None = None
         """Of the loop that the newest request came in on; usually there is only that one."""
         self.wsgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_THREADS)
@@ -80,11 +86,9 @@ class WebApplication:
         native: object,
         client_id: str | None = None,
         asker: Principal | None = None,
-        client: ClientWatch | Callable[[], ClientWatch] | None = None,
-        outside_reason: CancelationReason = CancelationReason.PARENT,
-        port: Port | None = None,
+        client: ClientWatch | None = None,
     ) -> RequestOperation:
-        """The operation of a request that begins; see `RequestOperation`.
+        """The operation of a request; see `RequestOperation`.
 
         Args:
             client_id: What `client_id` returned.
@@ -94,14 +98,13 @@ class WebApplication:
         return RequestOperation(
             method,
             route,
-            store=self._store,
+            store=self.store,
             operation_id=chosen,
             timeout_seconds=self.settings.request_timeout_seconds,
-            outside_reason=outside_reason,
+            outside_reason=CancelationReason.DISCONNECT,  # servers cancel around an application for little else
             client=client,
             cancel_on_disconnect=self.settings.cancel_on_disconnect,
             native=native,
-            port=port,
         )
 
     def serves(self, path: str) -> bool:

@@ -8,30 +8,32 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 
 from ..errors import OperationCancelled, QueueFull
 from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response, websocket_close_code
-from ..models import CancelationReason
 from ..operation import detached_context
-from ..wakeup import running_port
+from ..wakeup import new_cancel_scope, running_port
 from .application import WebApplication
 from .asgi_client import AsgiClient, Message, Receive, Scope, Send, is_last_message
+from .latent import REQUEST_KEY, LatentRequest, no_route
 from .request_scope import CLIENT_KEY, RequestOperation
-from .wsgi import OPERATION_KEY
 
 if TYPE_CHECKING:
     from ..http_api import EndpointResponse, Principal
     from ..jobs import JobRunner
     from ..registry import ThreadSafeRegistry
     from ..store import OperationStore
+    from ..wakeup import CancelScope
 
 __all__ = [
     "AsgiApplication",
-    "AsgiResponse",
+    "AsgiRequest",
     "CancelableAsgi",
     "close_code",
     "find_owner_soon",
@@ -63,8 +65,7 @@ class CancelableAsgi:
         cancelled_status: As the setting of this name.
 
     A cancel interrupts the application where it waits. If nothing was sent yet, the client is told why; a response under way is
-    cut, a WebSocket is closed. The application finds its operation by ``current_operation()``, or in the scope under
-    `OPERATION_KEY`. Its lifespan passes through.
+    cut, a WebSocket is closed. The application finds its operation by ``current_operation()``. Its lifespan passes through.
 
     Attributes:
         registry: The operations.
@@ -83,7 +84,7 @@ class CancelableAsgi:
         cancelled_status: int = 499,
     ) -> None:
         self._called = application
-        self._route = route
+        self._route = route or no_route
         self._application = WebApplication(
             Settings(
                 registry=registry,
@@ -100,10 +101,7 @@ class CancelableAsgi:
         if not is_operation(scope):
             await self._called(scope, receive, send)
             return
-        route = self._route
-        await run_asgi(
-            self._called, scope, receive, send, self._application, route=lambda: None if route is None else route(scope)
-        )
+        await run_asgi(self._called, scope, receive, send, self._application, route=self._route)
 
 
 _CLIENT_ID_NAME = CLIENT_ID_HEADER.lower().encode("ascii")
@@ -117,7 +115,7 @@ def _header(scope: Scope, name: bytes) -> str | None:
 
 def is_operation(scope: Scope) -> bool:
     """Whether a scope is a request or a WebSocket that no layer around has made an operation yet."""
-    return scope["type"] in ("http", "websocket") and OPERATION_KEY not in scope
+    return scope["type"] in ("http", "websocket") and REQUEST_KEY not in scope
 
 
 async def run_asgi(
@@ -127,16 +125,16 @@ async def run_asgi(
     send: Send,
     web: WebApplication,
     *,
-    route: Callable[[], str | None],
+    route: Callable[[Scope], str | None],
     answer: Answer | None = None,
     departures: tuple[type[Exception], ...] = (),
     asker: Callable[[], Awaitable[Principal]] | None = None,
 ) -> None:
-    """Call an application inside an operation of its own, which is found in the scope under `OPERATION_KEY`.
+    """Call an application inside a request's operation, which is found in the scope under `REQUEST_KEY`.
 
     Args:
         web: Whose settings count, and where the operation is listed.
-        route: See `RequestOperation`.
+        route: Says the template of the route that was taken, by the scope; see `RequestOperation`.
         answer: Answers a cancel in the framework's own way.
         departures: The exceptions by which the framework says that the client has gone.
         asker: Finds out who is asking, where that must be known: in whose namespace an id is that the client chose.
@@ -154,36 +152,25 @@ async def run_asgi(
         client = scope[CLIENT_KEY] = AsgiClient(receive, is_websocket=is_websocket, port=web.newest_port)
         web.newest_port = client.port
         receive = client.receive
-    operation = web.new_request(
-        "WEBSOCKET" if is_websocket else scope["method"],
-        route,
-        native=scope,
-        client=client,
-        client_id=client_id,
-        asker=chooser,
-        port=client.port,
-        outside_reason=CancelationReason.DISCONNECT,  # servers cancel around an application for little else
-    )
-    scope[OPERATION_KEY] = operation
-    response = AsgiResponse(send, operation, client, web.settings.response_header)
+    request = scope[REQUEST_KEY] = AsgiRequest(web, scope, send, client, route, client_id, chooser)
     try:
-        async with operation:
-            await _call(application, scope, receive, response, departures)
+        async with request:
+            await _call(application, scope, receive, request, departures)
     except OperationCancelled as error:
-        if error.operation_id != operation.id:
+        if request.made is None or error.operation_id != request.made.id:
             raise
         if is_websocket:
-            await response.close_websocket(close_code(error, scope))
-        elif not response.has_started:
-            if answer is None or not await answer(error, response.send):
+            await request.close_websocket(close_code(error, scope))
+        elif not request.has_started:
+            if answer is None or not await answer(error, request.send):
                 await send_response(cancelled_response(error, web.settings), send)
-        elif not (response.is_complete or client.has_gone) and leaves_cut_streams_open(scope):
-            await response.finish()
+        elif not (request.is_complete or client.has_gone) and leaves_cut_streams_open(scope):
+            await request.finish()
     except QueueFull as error:
-        if response.is_complete or (response.has_started and not is_websocket):
+        if request.is_complete or (request.has_started and not is_websocket):
             raise
         if is_websocket:
-            await response.close_websocket(close_code(error, scope))
+            await request.close_websocket(close_code(error, scope))
         else:
             await send_response(queue_full_response(error), send)
     finally:
@@ -194,21 +181,21 @@ async def _call(
     application: AsgiApplication,
     scope: Scope,
     receive: Receive,
-    response: AsgiResponse,
+    request: AsgiRequest,
     departures: tuple[type[Exception], ...],
 ) -> None:
     try:
-        await application(scope, receive, response.send)
+        await application(scope, receive, request.send)
     except departures:
-        response.client_has_gone()
+        request.client_has_gone()
         raise
     except OperationCancelled:
-        response.take_back()
+        request.take_back()
         raise
-    if response.held is not None:
-        await response.send_held()
-    if scope["type"] == "http" and response.has_started and not response.is_complete:
-        response.client_has_gone()  # Starlette leaves a stream without a word then
+    if request.held is not None:
+        await request.send_held()
+    if scope["type"] == "http" and request.has_started and not request.is_complete:
+        request.client_has_gone()  # Starlette leaves a stream without a word then
 
 
 def find_owner_soon(operation: RequestOperation, find_owner: Callable[[], Awaitable[str | None]]) -> object:
@@ -256,20 +243,96 @@ async def send_response(response: EndpointResponse, send: Send) -> None:
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 
 
-class AsgiResponse:
-    """Passes the application's messages on, adds our headers to the first, and ends the operation after the last."""
+class AsgiRequest(LatentRequest):
+    """A request, or a WebSocket, and its response: passes the application's messages on, and ends with the last.
 
-    __slots__ = ("_says_cancelled", "_send", "_which", "client", "has_started", "held", "is_complete", "operation")
+    As an ``async with`` block it is the request's operation, whose cancel interrupts what is inside.
 
-    def __init__(self, send: Send, operation: RequestOperation, client: AsgiClient, which: str) -> None:
+    Args:
+        web: Whose settings count, and where it is listed.
+        scope: The server's.
+        send: The server's.
+        client: Who is to hear of the last message.
+        route: Says the template of the route that was taken, by the scope; see `RequestOperation`.
+        client_id: The id that its client chose.
+        asker: Who chose it.
+    """
+
+    __slots__ = (
+        "_asker",
+        "_client_id",
+        "_native_scope",
+        "_route",
+        "_says_cancelled",
+        "_send",
+        "_web",
+        "client",
+        "has_started",
+        "held",
+        "is_complete",
+    )
+
+    def __init__(
+        self,
+        web: WebApplication,
+        scope: Scope,
+        send: Send,
+        client: AsgiClient,
+        route: Callable[[Scope], str | None],
+        client_id: str | None,
+        asker: Principal | None,
+    ) -> None:
+        self.native = scope
+        self.client = client
+        self._web = web
         self._send = send
-        self._which = which
+        self._route = route
+        self._client_id = client_id
+        self._asker = asker
+        self._native_scope: CancelScope
         self._says_cancelled = False
         self.held: list[Message] | None = None
-        self.operation = operation
-        self.client = client
         self.has_started = False
         self.is_complete = False
+
+    def _create(self, native: Scope) -> RequestOperation:
+        operation = self._web.new_request(
+            "WEBSOCKET" if native["type"] == "websocket" else native["method"],
+            partial(self._route, native),
+            native=native,
+            client=self.client,
+            client_id=self._client_id,
+            asker=self._asker,
+        )
+        operation.interrupt_in(self._native_scope, self.client.port)
+        return operation
+
+    async def __aenter__(self) -> Self:
+        port = self.client.port
+        native_scope = self._native_scope = new_cancel_scope(port)  # no token cancels it before somebody looks
+        native_scope.__enter__()
+        try:
+            self.begin(self._web, at_once=self._client_id is not None, port=port)
+        except BaseException as error:
+            native_scope.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if exc is None and self.made is None:
+            self.end()  # first: whoever looks from now on finds nothing, and has no scope to cancel
+            self._native_scope.__exit__(None, None, None)
+            return False
+        operation = self.make()
+        try:
+            if operation is None:
+                self._native_scope.__exit__(exc_type, exc, traceback)
+                return False
+            return await operation.__aexit__(exc_type, exc, traceback)
+        finally:
+            self.end()
 
     async def send(self, message: Message) -> None:
         """Send one message of the application's."""
@@ -311,12 +374,13 @@ class AsgiResponse:
             if is_last:
                 self.client.sent_last()
         # a cancel that came before the last byte may still interrupt what is left: then the block's end decides
-        if self.is_complete and (self._says_cancelled or not self.operation.was_cancelled):
-            self.operation.end()
+        operation = self.made
+        if self.is_complete and (self._says_cancelled or operation is None or not operation.token.is_cancelled):
+            self.end()
 
     def client_has_gone(self) -> None:
         """Nobody is there for the rest of the response."""
-        self.operation.end(GeneratorExit())
+        self.end(GeneratorExit())
 
     async def finish(self) -> None:
         """End a response that was cut, where the client would wait for the rest for ever."""
@@ -332,18 +396,20 @@ class AsgiResponse:
 
     def _start(self, message: Message) -> Message:
         self.has_started = True
-        if not (self.operation.is_made or self._which == "all"):
+        operation = self.made
+        if operation is None:
             return message
         handled = sys.exception()  # exception handlers answer while the framework still handles what they were called for
-        if handled is not None and not self.operation.is_over and self.operation.cancelation_in(handled):
+        if handled is not None and not operation.is_over and operation.cancelation_in(handled):
             self._says_cancelled = True
-            self.operation.failed_with(handled)
+            operation.failed_with(handled)
             if message.get("status", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self.held = []  # a mounted application of Starlette's says 500 to what it raises again right after
-        self.operation.response_started()
+        operation.response_started()
         headers = [*message.get("headers", ())]  # which may be read only once
         present = ((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers)
-        added = self.operation.response_headers(self._which, message.get("status", 101), present)
+        which = self._web.settings.response_header
+        added = operation.response_headers(which, message.get("status", 101), present)
         headers += ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added)
         return {**message, "headers": headers}
 

@@ -6,21 +6,18 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from .. import ending
 from ..errors import DuplicateOperation, OperationCancelled
 from ..identifiers import SecretId, new_operation_id
-from ..latent import LatentOperation
 from ..models import CancelationReason, OperationKind, OperationStatus
-from ..operation import Cancelable, current_variable, thread_variable
+from ..operation import Cancelable, thread_variable
 from ..scopes import TokenScope
 from ..store import OperationStore
 from ..timer_thread import shared_timer
-from ..token import CancelationToken
 from ..verdicts import Verdict
-from ..wakeup import Port, new_cancel_scope, running_port
+from ..wakeup import Port, running_port
 from .view_options import AsApp, ViewOptions
 
 if TYPE_CHECKING:
@@ -67,7 +64,7 @@ class Exchange(Protocol):
         ...
 
 
-class RequestOperation(LatentOperation):
+class RequestOperation(Cancelable):
     """The operation that a request is.
 
     Args:
@@ -78,11 +75,10 @@ class RequestOperation(LatentOperation):
         operation_id: The id that its client chose, in its canonical form; one that is taken gives way to a generated one.
         timeout_seconds: The application's limit for the time until the response starts.
         outside_reason: What it means when the server, or whoever called the application, cancels around it.
-        client: Tells when the client has gone, where the server can tell; or makes what does.
+        client: Tells when the client has gone, where the server can tell.
         cancel_on_disconnect: The application's setting: ``scoped`` requests end with their client once their route made use of
             its operation (`note_use`), ``all`` from the start, ``never`` ones run on. A route's own option goes first.
         native: The framework's request, for those who find the operation and want it.
-        port: Of the loop on which it will be entered, where that is known already.
 
     Concurrency:
         Frameworks enter and leave requests in different tasks and threads: `begin` and `end` may be called from any. Where one
@@ -96,14 +92,11 @@ class RequestOperation(LatentOperation):
         "_client",
         "_ends",
         "_error",
-        "_find_client",
         "_follows_client",
         "_is_cut_off",
         "_limit_is_the_routes",
         "_method",
-        "_native_scope_inside",
         "_outside",
-        "_port",
         "_response_is_complete",
         "_route",
         "exchange",
@@ -120,29 +113,23 @@ class RequestOperation(LatentOperation):
         operation_id: SecretId | None = None,
         timeout_seconds: float | None = None,
         outside_reason: CancelationReason = CancelationReason.PARENT,
-        client: ClientWatch | Callable[[], ClientWatch] | None = None,
+        client: ClientWatch | None = None,
         cancel_on_disconnect: Literal["scoped", "all", "never"] = "scoped",
         native: object = None,
-        port: Port | None = None,
     ) -> None:
         if operation_id is not None and store.finished(operation_id) is not None:
             operation_id = None  # a cancel that was answered for it must not seem to be this one's
-        super().__init__(store, operation_id=operation_id, timeout=timeout_seconds)
+        super().__init__(operation_id=operation_id, owner=None, parent=None, timeout=timeout_seconds, registry=store)
         self._method = method
         self._route: Callable[[], str | None] | None = route
         self._outside = outside_reason
-        self._client: ClientWatch | None = None
-        self._find_client = client
+        self._client = client
         self._follows_client = cancel_on_disconnect
         self._error: BaseException | None = None
         self._ends: list[object] = []
         self._is_cut_off = False
         self._limit_is_the_routes = False
         self._response_is_complete = False
-        self._native_scope_inside: CancelScope | None = None
-        if cancel_on_disconnect == "all":
-            self._may_be_latent = False  # these clients wait for nobody to look
-        self._port = port
         self.native = native
         self.exchange: Exchange | None = None
         """Asked, where there is one, before its client is followed."""
@@ -155,32 +142,26 @@ class RequestOperation(LatentOperation):
         route = self._route  # read once: another thread may be ending the request
         return self._name if route is None else f"{self._method} {route() or '(no route)'}"
 
-    def begin(self) -> None:
-        """Open it here; whoever runs in this context from now on runs inside it."""
-        if self._may_be_latent and current_variable.get() is None:
-            self.begin_latent()
-        else:  # inside of another one it has to know it
-            self._open(None)
+    def begin(self, port: Port | None = None) -> None:
+        """Open it here; whoever runs in this context from now on runs inside it.
 
-    async def __aenter__(self) -> Self:
-        port = self._port
-        if port is None or not self._may_be_latent or current_variable.get() is not None:
-            return await super().__aenter__()
-        self._native_scope_inside = new_cancel_scope(port)  # no token cancels it before somebody looks
-        self._native_scope_inside.__enter__()
-        self.begin_latent()
-        return self
+        Args:
+            port: Of the loop on which it begins.
+        """
+        self._open(port)
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        scope = self._native_scope_inside
-        if scope is not None and exc is None and not self.is_made:
-            self.end()  # first: whoever looks from now on finds it sealed, and has no scope to cancel
-            scope.__exit__(None, None, None)
-            return False
-        self.make()
-        return await super().__aexit__(exc_type, exc, traceback)
+    def has_begun(self, at: float) -> None:
+        """It was begun at that time, and only the operation was wanting."""
+        self._entered, self._created, self._started = True, at, at
+
+    def appear(self) -> None:
+        """Be listed, after `has_begun`. Once more does no harm."""
+        self._store.register(self, OperationStatus.RUNNING)
+        self._tell_store_of_cancel()
+
+    def interrupt_in(self, scope: CancelScope, port: Port) -> None:
+        """Have its cancel interrupt what runs in this scope, which is entered already; ``async with`` leaves it."""
+        self._scope = TokenScope.around(scope, self.token, port)
 
     async def run(self, call: Callable[[], Awaitable[R]]) -> R:
         """Await ``call()`` so that a cancel interrupts it wherever it waits.
@@ -195,21 +176,6 @@ class RequestOperation(LatentOperation):
             raise self.error()
         finally:
             thread_variable.reset(mark)
-
-    def _values(self) -> dict[str, object]:
-        values = super()._values()
-        token = values["token"]
-        if self._native_scope_inside is not None and self._port is not None and isinstance(token, CancelationToken):
-            values["_scope"] = TokenScope.around(self._native_scope_inside, token, self._port)
-        if not self._ended_unseen:
-            find_client = self._find_client
-            values["_client"] = find_client() if callable(find_client) else find_client
-        return values
-
-    @property
-    def was_cancelled(self) -> bool:
-        """Whether it was cancelled; nobody has who has not looked."""
-        return self.is_made and self.token.is_cancelled
 
     def cancelation_in(self, error: BaseException) -> OperationCancelled | None:
         """This request's own cancel, if that is what ``error`` brings out of a view; else None."""
@@ -227,7 +193,6 @@ class RequestOperation(LatentOperation):
 
     def adopt(self, options: ViewOptions) -> None:
         """The route was found, and this is what it asks for. Called before its view runs, in the same thread or task."""
-        self.make()
         if not isinstance(options.cancel_on_disconnect, AsApp):
             self._follows_client = "scoped" if options.cancel_on_disconnect else "never"
             if self._client is not None and not options.cancel_on_disconnect:
@@ -243,7 +208,7 @@ class RequestOperation(LatentOperation):
 
     def response_started(self) -> None:
         """The application's time limit covers what came before, and the stream may take its time; a route's own covers both."""
-        if self.is_made and not self._limit_is_the_routes:
+        if not self._limit_is_the_routes:
             self._lift_deadline()
 
     def response_completed(self) -> None:
@@ -254,15 +219,11 @@ class RequestOperation(LatentOperation):
 
     def check_stream(self) -> None:
         """Raise between two chunks of a response if the request was cancelled, unless the response is what says so."""
-        if self._error is None and self.is_made:
+        if self._error is None:
             self.check()
 
     def end(self, error: BaseException | None = None) -> None:
         """The last byte was sent, the stream was closed, or ``error`` ended it all. Any thread; the first call counts."""
-        if error is None and self._error is None and not self._is_cut_off and self.end_latent():
-            self._route = self.native = self._find_client = self.exchange = None
-            return
-        self.make()  # waits for whoever is at it: what is not registered yet cannot leave
         if self._closed or self._started is None:
             return
         claim = object()
@@ -318,14 +279,12 @@ class RequestOperation(LatentOperation):
 
     def note_use(self) -> None:
         """The route made use of its operation: opened one inside, asked for it, or is marked. Any thread."""
-        self.make()
         self.is_scoped = True
         if self._follows_client == "scoped":
             self._watch_client()
 
     def follow(self, client: ClientWatch) -> None:
         """Have a client watched that was not given at the beginning, if the request follows its client at all."""
-        self.make()
         self._client = client
         if self._follows_client == "all" or (self._follows_client == "scoped" and self.is_scoped):
             self._watch_client()
@@ -380,7 +339,7 @@ class RequestOperation(LatentOperation):
             self._client.stop()  # a response that is complete is no disconnect, whatever the client does next
         self._name, self._route = self.name, None  # the route's native objects go, the name stays
         super()._settle(status)
-        self.native = self._error = self._client = self._find_client = self.exchange = None
+        self.native = self._error = self._client = self.exchange = None
         verdict = self.token.verdict
         if verdict is not None and status in (OperationStatus.CANCELLED, OperationStatus.TIMED_OUT):
             # %a: a message, an origin and a method come from outside

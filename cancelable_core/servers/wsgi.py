@@ -6,6 +6,7 @@ import errno
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from http.client import responses
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,21 +14,19 @@ from ..errors import OperationCancelled, QueueFull
 from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response
 from ..models import CancelationReason
 from .application import WebApplication
-from .wsgi_client import client_of
+from .latent import REQUEST_KEY, LatentRequest, no_route
+from .wsgi_client import WsgiClient
 
 if TYPE_CHECKING:
     from collections.abc import Sized
 
-    from ..http_api import EndpointResponse
+    from ..http_api import EndpointResponse, Principal
     from ..jobs import JobRunner
     from ..registry import ThreadSafeRegistry
     from ..store import OperationStore
     from .request_scope import RequestOperation
 
-__all__ = ["CLIENT_ID_KEY", "OPERATION_KEY", "CancelableWsgi", "has_operation", "iterate_wsgi_body", "run_wsgi"]
-
-OPERATION_KEY = "cancelable.operation"
-"""Where the request's operation stands in the WSGI environ, and in the ASGI scope."""
+__all__ = ["CLIENT_ID_KEY", "CancelableWsgi", "WsgiRequest", "is_request", "iterate_wsgi_body", "run_wsgi"]
 
 CLIENT_ID_KEY = f"HTTP_{CLIENT_ID_HEADER.upper().replace('-', '_')}"
 """Where `CLIENT_ID_HEADER` stands in the WSGI environ (PEP 3333), and in Django's ``META``."""
@@ -47,8 +46,8 @@ class CancelableWsgi:
         response_header: As the setting of this name.
         cancelled_status: As the setting of this name.
 
-    The application finds its operation by ``current_operation()``, or in the environ under `OPERATION_KEY`. Its own
-    ``OperationCancelled``, raised before there is a response, and a ``QueueFull`` are answered as the adapters answer them.
+    The application finds its operation by ``current_operation()``. Its own ``OperationCancelled``, raised before there is a
+    response, and a ``QueueFull`` are answered as the adapters answer them.
 
     Attributes:
         registry: The operations.
@@ -67,7 +66,7 @@ class CancelableWsgi:
         cancelled_status: int = 499,
     ) -> None:
         self._called = application
-        self._route = route
+        self._route = route or no_route
         self._application = WebApplication(
             Settings(
                 registry=registry,
@@ -81,39 +80,12 @@ class CancelableWsgi:
         self.jobs: JobRunner = self._application.jobs
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if has_operation(environ):
+        if is_request(environ):
             return self._called(environ, start_response)
-        route = self._route
-        operation = self._application.new_request(
-            environ["REQUEST_METHOD"],
-            lambda: None if route is None else route(environ),
-            native=environ,
-            client=client_of(environ),
-            outside_reason=CancelationReason.DISCONNECT,
-        )
-        header = self._application.settings.response_header
-        return run_wsgi(self._answering, environ, start_response, operation, response_header=header)
+        request = WsgiRequest(self._application, environ, start_response, self._route)
+        return run_wsgi(self._called, environ, request, answer=self._answer)
 
-    def _answering(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        has_started = False
-
-        def start(*response: Any) -> Any:
-            nonlocal has_started
-            has_started = True
-            return start_response(*response)
-
-        try:
-            return self._called(environ, start)
-        except (OperationCancelled, QueueFull) as error:
-            answer = self._answer_to(error, environ[OPERATION_KEY])
-            if answer is None:
-                raise
-            replaces = (sys.exc_info(),) if has_started else ()  # only then: uWSGI takes it for an error in any case
-            status = f"{answer.status} {responses.get(answer.status, 'Cancelled')}"
-            start_response(status, list(answer.headers), *replaces)
-            return [answer.body]
-
-    def _answer_to(self, error: OperationCancelled | QueueFull, operation: RequestOperation) -> EndpointResponse | None:
+    def _answer(self, error: Exception, operation: RequestOperation) -> EndpointResponse | None:
         if isinstance(error, QueueFull):
             return queue_full_response(error)
         own = operation.cancelation_in(error)
@@ -123,42 +95,46 @@ class CancelableWsgi:
         return cancelled_response(own, self._application.settings)
 
 
-def has_operation(environ: dict[str, Any]) -> bool:
-    """Whether the request is an operation already: of a layer around this one, on the ASGI side of a bridge as well."""
+def is_request(environ: dict[str, Any]) -> bool:
+    """Whether a layer around has taken the request in already, on the ASGI side of a bridge as well."""
     scope = environ.get("asgi.scope")
-    if scope is not None and OPERATION_KEY in scope:
-        environ.setdefault(OPERATION_KEY, scope[OPERATION_KEY])
-    return OPERATION_KEY in environ
+    if scope is not None and REQUEST_KEY in scope:
+        environ.setdefault(REQUEST_KEY, scope[REQUEST_KEY])
+    return REQUEST_KEY in environ
 
 
 def run_wsgi(
     application: WsgiApplication,
     environ: dict[str, Any],
-    start_response: Callable[..., Any],
-    operation: RequestOperation,
+    request: WsgiRequest,
     *,
-    response_header: str,
+    answer: Callable[[Exception, RequestOperation], EndpointResponse | None] | None = None,
 ) -> Iterable[bytes]:
-    """Call an application inside ``operation``, which is found under `OPERATION_KEY` meanwhile.
+    """Call an application inside ``request``, which is found under `REQUEST_KEY` meanwhile.
 
     Args:
-        response_header: The setting: which responses name their operation.
+        answer: Says how an exception of the application's is answered; None where it is an error.
 
     Returns:
-        The response's body. The operation ends when the server calls its ``close()``, as PEP 3333 demands of every server,
+        The response's body. The request ends when the server calls its ``close()``, as PEP 3333 demands of every server,
         or when it is exhausted or raises.
     """
-    exchange = _Exchange(operation, environ, start_response, response_header)
-    environ[OPERATION_KEY] = operation
-    operation.exchange = exchange
-    operation.begin()
+    environ[REQUEST_KEY] = request
+    request.begin(request.web, at_once=request.client_id is not None)
     try:
-        body = application(environ, exchange.start)
-        exchange.body, exchange.items = body, iter(body)
+        try:
+            body = application(environ, request.start)
+        except (OperationCancelled, QueueFull) as error:
+            operation = request.make()
+            response = None if answer is None or operation is None else answer(error, operation)
+            if response is None:
+                raise
+            body = request.replace(response)
+        request.body, request.items = body, iter(body)
     except BaseException as error:
-        operation.end(error)
+        request.end(error)
         raise
-    return _Sized(exchange, cast("Sized", body)) if hasattr(body, "__len__") else exchange
+    return _Sized(request, cast("Sized", body)) if hasattr(body, "__len__") else request
 
 
 def iterate_wsgi_body(
@@ -190,80 +166,132 @@ def _leave_to_server(environ: Mapping[str, Any]) -> None:
         raise BrokenPipeError(errno.EPIPE, "the client has gone")
 
 
-class _Exchange:
-    """A response on its way: what the application says of it first, then its body, with which the operation ends.
+class WsgiRequest(LatentRequest):
+    """A request and its response: what the application says of it first, then its body, with which the request ends.
 
     Closed between its first and its last chunk, the client has gone: no server stops reading otherwise.
+
+    Args:
+        web: Whose settings count, and where it is listed.
+        environ: What the server called with.
+        start_response: The same.
+        route: Says the template of the route that was taken, by the environ; see `RequestOperation`.
+        client_id: The id that its client chose, as `WebApplication.client_id` returns it.
+        asker: Who chose it.
     """
 
     __slots__ = (
+        "_asker",
         "_chunks_sent",
-        "_environ",
+        "_client",
         "_headers",
         "_is_over",
-        "_operation",
+        "_method",
+        "_route",
         "_sent",
         "_start_response",
         "_status",
-        "_which",
         "body",
         "chunks_known",
+        "client_id",
         "items",
+        "web",
     )
 
     def __init__(
-        self, operation: RequestOperation, environ: dict[str, Any], start_response: Callable[..., Any], which: str
+        self,
+        web: WebApplication,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        route: Callable[[Mapping[str, Any]], str | None],
+        client_id: str | None = None,
+        asker: Principal | None = None,
     ) -> None:
-        self._operation = operation
-        self._environ = environ
+        self.web = web
+        self.native = environ
+        self.client_id = client_id
+        self._asker = asker
         self._start_response = start_response
-        self._which = which
-        self._status = 0
-        self._headers: list[tuple[str, str]] = []
+        self._route = route
+        self._method: str = environ["REQUEST_METHOD"]
+        # uWSGI knows the connection only in the thread that it called
+        self._client = WsgiClient(environ) if "uwsgi.version" in environ else None
+        self._status = ""
+        self._headers: list[tuple[str, str]]
         self._sent = self._chunks_sent = 0
         self._is_over = False
-        self.chunks_known = math.inf
+        self.chunks_known: float = math.inf
         """Of how many chunks the body is, where that is known."""
         self.body: Iterable[bytes] = ()
         self.items: Iterator[bytes]
 
+    def _create(self, native: dict[str, Any]) -> RequestOperation:
+        operation = self.web.new_request(
+            self._method,
+            partial(self._route, native),
+            native=native,
+            client_id=self.client_id,
+            asker=self._asker,
+            client=self._client or WsgiClient(native),
+        )
+        operation.exchange = self
+        return operation
+
     def start(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
         """PEP 3333's ``start_response``."""
-        self._status, self._headers = int(status[:3]), headers
-        if self._which == "all" or self._operation.is_made:
-            self._operation.response_started()
-            headers = [*headers, *self._operation.response_headers(self._which, self._status, headers)]
+        self._status, self._headers = status, headers
+        operation = self.made
+        if operation is not None:
+            operation.response_started()
+            which = self.web.settings.response_header
+            headers = [*headers, *operation.response_headers(which, int(status[:3]), headers)]
         return self._start_response(status, headers, *exc_info)
+
+    def replace(self, response: EndpointResponse) -> list[bytes]:
+        """Start another response than the application's; its body."""
+        replaces = (sys.exc_info(),) if self._status else ()  # only then: uWSGI takes it for an error in any case
+        status = f"{response.status} {responses.get(response.status, 'Cancelled')}"
+        self.start(status, list(response.headers), *replaces)
+        return [response.body]
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        operation = self._operation
         try:
             chunk = next(self.items)
-            if operation.is_made and self._is_under_way:
+            operation = self.made
+            if operation is not None and self._is_under_way:
                 operation.check_stream()
         except StopIteration:
             self._is_over = True
-            operation.end()
+            self.end()
             raise
         except BaseException as error:
             self._is_over = True
-            client_has_gone = operation.was_cancelled and operation.token.reason is CancelationReason.DISCONNECT
-            is_own = operation.cancelation_in(error) is not None
-            operation.failed_with(error)
-            operation.end()  # here: werkzeug may come across the broken connection before it comes to `close`
-            if is_own and client_has_gone:
-                _leave_to_server(self._environ)
+            if self._break_off(error):
                 raise StopIteration from None
             raise
         self._sent += len(chunk)
         self._chunks_sent += 1
         # with this chunk the client may have it all, and may leave before the server is back here
-        if operation.is_made and self.is_complete:
+        if operation is not None and self.is_complete:
             operation.response_completed()
         return chunk
+
+    def _break_off(self, error: BaseException) -> bool:
+        """End by an error of the body's; whether it is none for the server."""
+        operation, environ = self.make(), self.native
+        if operation is None:
+            return False
+        client_has_gone = operation.token.reason is CancelationReason.DISCONNECT
+        is_own = operation.cancelation_in(error) is not None
+        operation.failed_with(error)
+        self.end()  # here: werkzeug may come across the broken connection before it comes to `close`
+        if not (is_own and client_has_gone):
+            return False
+        _leave_to_server(environ or {})
+        return True
 
     @property
     def _is_under_way(self) -> bool:
@@ -272,12 +300,12 @@ class _Exchange:
     @property
     def is_complete(self) -> bool:
         """Whether the client may have it all, as far as is known: a generator starts its response late."""
-        if self._chunks_sent == 0:
+        if self._chunks_sent == 0 or not self._status:
             return False
         if self._chunks_sent >= self.chunks_known:
             return True
         named = next((value for name, value in self._headers if name.lower() == "content-length"), None)
-        return self._sent >= _body_length(self._environ["REQUEST_METHOD"], self._status, named)
+        return self._sent >= _body_length(self._method, int(self._status[:3]), named)
 
     def close(self) -> None:
         """Close the application's body, and end the request."""
@@ -287,23 +315,22 @@ class _Exchange:
                 close()
         finally:
             if not self._is_over:
-                if self._is_under_way:
-                    self._operation.failed_with(GeneratorExit())
-                self._operation.end()
+                self.end(GeneratorExit() if self._is_under_way else None)
+            self.body, self.items, self._client = (), iter(()), None  # which may know the environ, and so this
 
 
 class _Sized:
     """A body of a known number of chunks. A server may ask for it (PEP 3333), and give a single chunk its Content-Length."""
 
-    __slots__ = ("_exchange", "close")
+    __slots__ = ("_request", "close")
 
-    def __init__(self, exchange: _Exchange, body: Sized) -> None:
-        exchange.chunks_known = len(body)
-        self._exchange = exchange
-        self.close = exchange.close
+    def __init__(self, request: WsgiRequest, body: Sized) -> None:
+        request.chunks_known = len(body)
+        self._request = request
+        self.close = request.close
 
     def __len__(self) -> int:
-        return int(self._exchange.chunks_known)
+        return int(self._request.chunks_known)
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._exchange
+        return self._request

@@ -12,7 +12,7 @@ from typing import Any
 from .client_watcher import PolledClient, SocketWatcher, WatchedClient, hears_of_ends, peek_for_end
 from .request_scope import CLIENT_KEY
 
-__all__ = ["WsgiClient", "client_of"]
+__all__ = ["WsgiClient"]
 
 logger = logging.getLogger("cancelable_core")
 
@@ -75,11 +75,6 @@ class WsgiClient:
         server = environ.get("SERVER_SOFTWARE", "unnamed")
         _say(f"this server ({server}) tells WSGI applications nothing of it; gunicorn, waitress and uWSGI do")
         return None
-
-
-def client_of(environ: Mapping[str, Any]) -> WsgiClient | Callable[[], WsgiClient]:
-    """The client of a request, or what makes it once somebody wants to follow it."""
-    return WsgiClient(environ) if "uwsgi.version" in environ else partial(WsgiClient, environ)
 
 
 def _watch_socket(fd: int, connection: Any, client_has_gone: Callable[[], object]) -> WatchedClient | None:

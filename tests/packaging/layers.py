@@ -11,7 +11,6 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "bridges",
             "decorator",
-            "latent",
             "operation",
             "progress",
             "regions",

@@ -25,7 +25,7 @@ from cancelable_core import (
 )
 from cancelable_core.servers import (
     CLIENT_KEY,
-    OPERATION_KEY,
+    REQUEST_KEY,
     AsgiApplication,
     AsgiClient,
     CancelableAsgi,
@@ -112,7 +112,7 @@ async def test_request_is_an_operation_until_its_last_byte() -> None:
     seen: list[RequestOperation] = []
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        assert scope[OPERATION_KEY] is operation()
+        assert scope[REQUEST_KEY].made is operation()
         seen.append(operation())
         await hello(scope, receive, send)
         assert seen[0].status == "completed"

@@ -16,9 +16,10 @@ from cancelable_core import (
     ThreadSafeRegistry,
     current_operation,
 )
-from cancelable_core.servers import OPERATION_KEY, CancelableWsgi, RequestOperation, run_wsgi
+from cancelable_core.servers import REQUEST_KEY, CancelableWsgi, RequestOperation, WsgiRequest
 from tests.adapters.flask.helpers import Exchange
 
+from .latent import Request, made, wsgi_application
 from .test_following_the_client import Client
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -127,16 +128,16 @@ def test_application_inside_another_has_one_operation_per_request() -> None:
 
 
 def test_application_behind_an_asgi_layer_works_inside_that_layer_s_operation() -> None:
-    outer = RequestOperation("GET", lambda: "/", store=OperationStore())
+    outer = Request(OperationStore())
     seen: list[object] = []
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        seen.append(environ[OPERATION_KEY])
+        seen.append(environ[REQUEST_KEY])
         start_response("200 OK", [])
         return []
 
     app = make(application)
-    Exchange(app, "/", **{"asgi.scope": {OPERATION_KEY: outer}}).close()
+    Exchange(app, "/", **{"asgi.scope": {REQUEST_KEY: outer}}).close()
     assert seen == [outer]
     assert app.registry.get_statistics().total_operations == 0
 
@@ -145,12 +146,10 @@ def test_application_behind_an_asgi_layer_works_inside_that_layer_s_operation() 
 
 
 def followed(application: Application, client: Client, method: str = "GET") -> tuple[RequestOperation, Exchange]:
-    request = RequestOperation(method, lambda: "/", store=OperationStore(), client=client, cancel_on_disconnect="all")
-
-    def whole(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        return run_wsgi(application, environ, start_response, request, response_header="never")
-
-    return request, Exchange(whole, "/", REQUEST_METHOD=method)
+    seen: list[WsgiRequest] = []
+    whole = wsgi_application(application, client, seen=seen, cancel_on_disconnect="all", response_header="never")
+    exchange = Exchange(whole, "/", REQUEST_METHOD=method)
+    return made(seen[0]), exchange
 
 
 def chunks(*headers: tuple[str, str], status: str = "200 OK") -> Application:
@@ -228,13 +227,10 @@ def test_left_stream_ends_in_the_server_s_own_terms(key: str) -> None:
         operation.check()
         raise AssertionError
 
-    request = RequestOperation("GET", lambda: "/", store=OperationStore(), client=client, cancel_on_disconnect="all")
-
-    def whole(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        environ[key] = sys.stdout
-        return run_wsgi(application, environ, start_response, request, response_header="never")
-
-    exchange = Exchange(whole, "/")
+    seen: list[WsgiRequest] = []
+    whole = wsgi_application(application, client, seen=seen, cancel_on_disconnect="all", response_header="never")
+    exchange = Exchange(whole, "/", **{key: sys.stdout})
+    request = made(seen[0])
     next(exchange.chunks)
     client.leave()
     with pytest.raises(StopIteration if key.startswith("waitress") else BrokenPipeError):

@@ -23,12 +23,14 @@ from cancelable_core import (
     ThreadSafeRegistry,
     current_operation,
 )
+from cancelable_core.http_api import Settings
 from cancelable_core.models import OperationKind
 from cancelable_core.operation import current_variable
-from cancelable_core.servers import CancelableAsgi, CancelableWsgi, RequestOperation, run_wsgi
-from cancelable_core.wakeup import running_port
+from cancelable_core.servers import AsgiClient, CancelableAsgi, CancelableWsgi, LatentRequest, RequestOperation, WebApplication
+from cancelable_core.servers.asgi import AsgiRequest
 from tests.adapters.flask.helpers import Exchange
 
+from .latent import begun, made, wsgi_application
 from .test_following_the_client import Client
 
 DEADLINE_SECONDS = 10.0
@@ -39,17 +41,13 @@ Start = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def nothing_is_current() -> None:
-    """Not even what another thread ended, which counts as being inside of something: the next one would be made at once."""
+    """Not even what another thread ended."""
     current_variable.set(None)
 
 
 @pytest.fixture
 def store() -> OperationStore:
     return OperationStore()
-
-
-def new_request(store: OperationStore, **options: Any) -> RequestOperation:
-    return RequestOperation("GET", lambda: "/x", store=store, **options)
 
 
 def wsgi(store: OperationStore, application: Callable[[Environ, Start], Iterable[bytes]]) -> CancelableWsgi:
@@ -193,16 +191,13 @@ def test_a_client_that_has_it_all_is_not_followed_by_what_comes_after(store: Ope
         return Body()
 
     client, watched = Client(), list[bool]()
-    request = new_request(store, client=lambda: client)
-    environ = {"REQUEST_METHOD": "GET"}
-    body = run_wsgi(application, environ, lambda *_: None, request, response_header="scoped")
-    chunks = iter(body)
-    next(chunks)
+    exchange = Exchange(wsgi_application(application, client, registry=store), "/")
+    next(exchange.chunks)
     if where == "in the body":
-        assert list(chunks) == []
-    body.close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        assert list(exchange.chunks) == []
+    exchange.close()
     assert watched == [False]
-    assert request.status is OperationStatus.COMPLETED
+    assert statuses(store) == {"completed": 2}
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -213,11 +208,10 @@ def test_the_client_of_a_view_that_works_is_followed_whatever_the_method(store: 
         return hello(environ, start_response)
 
     client, watched = Client(), list[bool]()
-    request = new_request(store, client=lambda: client)
-    body = run_wsgi(application, {"REQUEST_METHOD": method}, lambda *_: None, request, response_header="scoped")
-    list(body)
+    exchange = Exchange(wsgi_application(application, client, registry=store), "/", REQUEST_METHOD=method)
+    list(exchange.chunks)
     assert watched == [True]
-    assert request.status is OperationStatus.COMPLETED
+    assert statuses(store) == {"completed": 2}
 
 
 # --- ends and looks
@@ -226,8 +220,7 @@ def test_the_client_of_a_view_that_works_is_followed_whatever_the_method(store: 
 @pytest.mark.parametrize("error", [None, ZeroDivisionError(), GeneratorExit()])
 def test_an_end_waits_for_the_look_in_progress(store: OperationStore, error: BaseException | None) -> None:
     """Otherwise it is registered after it has left, and stays."""
-    request = new_request(store)
-    request.begin()
+    request = begun(store)
     register, reached, goes_on = store.register, threading.Event(), threading.Event()
 
     def slow(*args: Any) -> None:
@@ -245,73 +238,61 @@ def test_an_end_waits_for_the_look_in_progress(store: OperationStore, error: Bas
     goes_on.set()
     looker.join(DEADLINE_SECONDS)
     ender.join(DEADLINE_SECONDS)
-    assert request.status.is_final
+    operation = made(request)
+    assert operation.status.is_final
     assert not store._live
     assert not store.latent
-    assert statuses(store) == {str(request.status): 1}
+    assert statuses(store) == {str(operation.status): 1}
     assert current_operation() is None
 
 
-def test_one_that_ended_unseen_cannot_be_cancelled_any_more(store: OperationStore) -> None:
-    request = new_request(store)
-    request.begin()
-    request.end()
-    assert not request.cancel_sync("too late")
-    assert not request.was_cancelled
-    assert request.status is OperationStatus.COMPLETED
-    assert statuses(store) == {"completed": 1}
-
-
-def test_one_that_was_looked_at_before_it_begins_is_an_operation_like_any_other(store: OperationStore) -> None:
-    request = new_request(store)
-    assert request.id
-    assert request.status is OperationStatus.PENDING
-    request.begin()
-    assert current_operation() is request
-    assert [each.id for each in ThreadSafeRegistry(store).list_operations(kind=OperationKind.REQUEST)] == [request.id]
-    request.end()
-    assert statuses(store) == {"completed": 1}
-
-
-def test_an_end_before_the_beginning_is_none(store: OperationStore) -> None:
-    request = new_request(store)
-    request.end()
-    assert request.status is OperationStatus.PENDING
-    assert request.name == "GET /x"
-    assert statuses(store) == {}
-    request.begin()
-    assert statuses(store) == {"running": 1}
-    request.end()
-    assert statuses(store) == {"completed": 1}
-
-
-def test_it_begins_once(store: OperationStore) -> None:
-    request = new_request(store)
-    request.begin()
-    with pytest.raises(RuntimeError, match="used once"):
-        request.begin()
-    request.end()
-    with pytest.raises(RuntimeError, match="used once"):
-        request.begin()
+@pytest.mark.parametrize(
+    ("error", "status"), [(ZeroDivisionError(), "failed"), (GeneratorExit(), "cancelled")], ids=["error", "closed"]
+)
+def test_an_error_is_seen_by_the_request_itself(store: OperationStore, error: BaseException, status: str) -> None:
+    request = begun(store)
+    request.end(error)
+    assert statuses(store) == {status: 1}
+    assert made(request).status == status
     assert not store.latent
+
+
+def test_an_operation_of_its_own_begins_once(store: OperationStore) -> None:
+    operation = RequestOperation("GET", lambda: "/x", store=store)
+    operation.end()
+    assert operation.status is OperationStatus.PENDING
+    operation.begin()
+    with pytest.raises(RuntimeError, match="used once"):
+        operation.begin()
+    operation.end()
     assert statuses(store) == {"completed": 1}
 
 
 def test_inside_of_an_operation_it_is_made_at_once(store: OperationStore) -> None:
     with Cancelable("outer", registry=store) as outer:
-        request = new_request(store)
-        request.begin()
-        assert request.is_made
-        assert request.enclosing is outer
-        assert request.parent is None
+        request = begun(store)
+        assert request.made is not None
+        assert request.made.enclosing is outer
+        assert request.made.parent is None
         request.end()
         assert current_operation() is outer
     assert statuses(store) == {"completed": 2}
 
 
+def test_inside_of_another_unseen_request_both_are_made(store: OperationStore) -> None:
+    outer = begun(store)
+    inner = begun(store)
+    assert inner.made is not None
+    assert inner.made.enclosing is outer.made is not None
+    inner.end()
+    assert current_operation() is outer.made
+    outer.end()
+    assert current_operation() is None
+    assert statuses(store) == {"completed": 2}
+
+
 def test_every_end_at_once_counts_once(store: OperationStore) -> None:
-    request = new_request(store)
-    request.begin()
+    request = begun(store)
     threads = [threading.Thread(target=request.end) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -326,9 +307,8 @@ def test_a_name_can_be_asked_for_while_the_request_ends(store: OperationStore) -
         request.end()
         return "/x"
 
-    request = RequestOperation("GET", ends_meanwhile, store=store)
-    request.begin()
-    assert request.name == "GET /x"
+    request = begun(store, route=ends_meanwhile)
+    assert made(request).name == "GET /x"
 
 
 def test_jobs_that_an_unseen_request_submits_outlive_it(store: OperationStore) -> None:
@@ -352,8 +332,7 @@ def test_jobs_that_an_unseen_request_submits_outlive_it(store: OperationStore) -
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_is_without_the_parents_requests(store: OperationStore) -> None:
-    request = new_request(store)
-    request.begin()
+    request = begun(store)
     child = os.fork()
     if child == 0:
         try:
@@ -361,7 +340,7 @@ def test_a_forked_child_is_without_the_parents_requests(store: OperationStore) -
                 store.statistics().total_operations == 0,
                 not store.latent,
                 current_operation() is None,
-                request.cancel_sync() is False,
+                request.make() is None,
             ]
             request.end()
             lines.append(store.statistics().total_operations == 0)
@@ -385,8 +364,7 @@ def test_a_forked_child_is_without_the_parents_requests(store: OperationStore) -
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_in_the_middle_of_a_look_leaves_nothing_locked(store: OperationStore) -> None:
-    request = new_request(store)
-    request.begin()
+    request = begun(store)
     register, reached, goes_on = store.register, threading.Event(), threading.Event()
 
     def slow(*args: Any) -> None:
@@ -404,8 +382,7 @@ def test_a_fork_in_the_middle_of_a_look_leaves_nothing_locked(store: OperationSt
         store.register = register  # type: ignore[method-assign]
         try:
             request.end()
-            other = new_request(store)
-            other.begin()
+            other = begun(store)
             is_alone = store.statistics().running_operations == 1
             other.end()
             os._exit(0 if is_alone and store.statistics().total_operations == 1 else 1)
@@ -439,7 +416,7 @@ def test_a_wsgi_request_goes_with_its_last_reference(store: OperationStore, look
             watched = Watched()
             environ: Environ = {"REQUEST_METHOD": "GET", "watched": watched}
             body: Any = app(environ, lambda *_: None)
-            alive = weakref.ref(watched), weakref.ref(environ["cancelable.operation"])
+            alive = weakref.ref(watched), weakref.ref(environ["cancelable.request"])
             assert list(body) == [b"hello"]
             body.close()
             del body, environ, watched
@@ -461,7 +438,7 @@ async def test_an_asgi_request_goes_with_its_last_reference(store: OperationStor
         watched = Watched()
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "watched": watched}
         await app(scope, receive_nothing, drop)
-        alive = weakref.ref(watched), weakref.ref(scope["cancelable.operation"])
+        alive = weakref.ref(watched), weakref.ref(scope["cancelable.request"])
         del watched, scope
         assert [each() for each in alive] == [None, None]
     finally:
@@ -488,12 +465,12 @@ async def hello_asgi(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-async def call(application: Any, store: OperationStore) -> RequestOperation:
+async def call(application: Any, store: OperationStore) -> LatentRequest:
     app = CancelableAsgi(application, registry=store, cancel_on_disconnect="scoped")
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "headers": []}
     await app(scope, receive_nothing, drop)
-    operation: RequestOperation = scope["cancelable.operation"]
-    return operation
+    request: LatentRequest = scope["cancelable.request"]
+    return request
 
 
 async def test_a_plain_function_in_a_thread_finds_the_request(store: OperationStore) -> None:
@@ -502,8 +479,8 @@ async def test_a_plain_function_in_a_thread_finds_the_request(store: OperationSt
         await hello_asgi(scope, receive, send)
 
     found: list[Cancelable | None] = []
-    operation = await call(endpoint, store)
-    assert found == [operation]
+    request = await call(endpoint, store)
+    assert found == [request.made] != [None]
     assert statuses(store) == {"completed": 1}
 
 
@@ -525,9 +502,9 @@ async def test_an_unseen_request_is_interrupted_where_it_waits(store: OperationS
 @pytest.mark.parametrize("looks", [False, True])
 async def test_work_after_the_last_byte_is_not_the_requests(store: OperationStore, looks: bool) -> None:
     async def endpoint(scope: Any, receive: Any, send: Any) -> None:
+        operation = current_operation() if looks else None
         await hello_asgi(scope, receive, send)
-        operation = scope["cancelable.operation"]
-        if looks:
+        if operation is not None:
             assert operation.status is OperationStatus.COMPLETED
             assert not operation.cancel_sync()
         await anyio.lowlevel.checkpoint()
@@ -554,31 +531,40 @@ async def test_an_endpoint_that_raises_fails(store: OperationStore, looks: bool)
     assert current_operation() is None
 
 
+def asgi_request(store: OperationStore, of: type[AsgiRequest] = AsgiRequest) -> AsgiRequest:
+    web = WebApplication(Settings(registry=store))
+    scope = {"type": "http", "method": "GET"}
+    return of(web, scope, drop, AsgiClient(receive_nothing), lambda scope: "/x", None, None)
+
+
 async def test_a_cancel_during_the_end_of_the_block_hits_nothing_else(store: OperationStore) -> None:
     """Somebody looks and cancels between the last look at whether anybody did and the end."""
 
-    class Seen(RequestOperation):
+    class Seen(AsgiRequest):
         __slots__ = ()
 
         def end(self, error: BaseException | None = None) -> None:
-            told.append(self.cancel_sync("at the last moment"))
+            told.append(made(self).cancel_sync("at the last moment"))
             super().end(error)
 
     told: list[bool] = []
-    request = Seen("GET", lambda: "/x", store=store, port=running_port())
+    request = asgi_request(store, Seen)
     async with request:
-        assert not request.is_made
+        assert request.made is None
     assert told == [True]
-    assert request.status is OperationStatus.COMPLETED  # the body had ended
+    assert made(request).status is OperationStatus.COMPLETED  # the body had ended
     for _ in range(3):
         await anyio.lowlevel.checkpoint()
     assert statuses(store) == {"completed": 1}
     assert not store._live
 
 
-async def test_a_block_that_is_left_wrongly_leaves_no_request(store: OperationStore) -> None:
-    request = new_request(store, port=running_port())
+@pytest.mark.parametrize("looks", [False, True])
+async def test_a_block_that_is_left_wrongly_leaves_no_request(store: OperationStore, looks: bool) -> None:
+    request = asgi_request(store)
     await request.__aenter__()
+    if looks:
+        request.make()
     inner = anyio.CancelScope()
     inner.__enter__()
     with pytest.raises(RuntimeError):
@@ -588,31 +574,45 @@ async def test_a_block_that_is_left_wrongly_leaves_no_request(store: OperationSt
     assert current_operation() is None
 
 
+async def test_a_block_that_cannot_begin_leaves_no_scope(store: OperationStore) -> None:
+    class Broken(AsgiRequest):
+        __slots__ = ()
+
+        def _create(self, native: Any) -> RequestOperation:
+            raise ZeroDivisionError
+
+    with Cancelable("outer", registry=store):  # in which it would have to be an operation at once
+        with pytest.raises(ZeroDivisionError):
+            await asgi_request(store, Broken).__aenter__()
+    with anyio.CancelScope() as scope:  # which anyio refuses to leave with another inside
+        scope.cancel()
+        await anyio.sleep_forever()
+
+
 async def test_inside_of_an_operation_a_block_is_made_at_once(store: OperationStore) -> None:
     async with Cancelable("outer", registry=store) as outer:
-        async with new_request(store, port=running_port()) as request:
-            assert request.is_made
-            assert request.enclosing is outer
+        async with asgi_request(store) as request:
+            assert request.made is not None
+            assert request.made.enclosing is outer
         assert current_operation() is outer
     assert statuses(store) == {"completed": 2}
 
 
-async def test_a_request_is_an_async_block_once(store: OperationStore) -> None:
-    request = new_request(store, port=running_port())
-    async with request:
-        pass
-    with pytest.raises(RuntimeError, match="used once"):
-        await request.__aenter__()
-    assert not store.latent
+async def test_an_error_after_the_end_passes_and_changes_nothing(store: OperationStore) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with asgi_request(store) as request:
+            request.end()
+            raise ZeroDivisionError
     assert statuses(store) == {"completed": 1}
+    assert current_operation() is None
 
 
 async def test_a_cancelled_body_of_a_request_that_was_looked_at_raises_its_error(store: OperationStore) -> None:
-    request = new_request(store, port=running_port())
+    request = asgi_request(store)
     with pytest.raises(OperationCancelled) as caught:
         async with request:
             ThreadSafeRegistry(store).cancel_all(kind=OperationKind.REQUEST, message="enough")
             await anyio.sleep_forever()
-    assert caught.value.operation_id == request.id
+    assert caught.value.operation_id == made(request).id
     assert caught.value.message == "enough"
     assert statuses(store) == {"cancelled": 1}

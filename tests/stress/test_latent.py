@@ -12,7 +12,9 @@ import pytest
 from cancelable_core import OperationCancelled, OperationStatus, OperationStore, ThreadSafeRegistry
 from cancelable_core.models import OperationKind
 from cancelable_core.operation import current_variable
-from cancelable_core.servers import RequestOperation
+from cancelable_core.servers import LatentRequest
+from tests.servers.latent import begun as newly_begun
+from tests.servers.latent import made
 from tests.servers.test_following_the_client import Client
 
 from .interruptions import Meanwhile, Scenario, interrupt_everywhere
@@ -21,11 +23,9 @@ from .racing import Racers, Snapshots, check_conservation, spin
 ROUNDS = 5_000
 
 
-def begun(store: OperationStore) -> RequestOperation:
+def begun(store: OperationStore) -> LatentRequest:
     current_variable.set(None)  # another thread may have ended the last
-    request = RequestOperation("GET", lambda: "/x", store=store, client=Client)
-    request.begin()
-    return request
+    return newly_begun(store, client=Client())
 
 
 def test_threads_that_look_and_cancel_while_a_request_ends(rng: random.Random) -> None:
@@ -54,7 +54,7 @@ def test_threads_that_look_and_cancel_while_a_request_ends(rng: random.Random) -
             return
         cancelled.append(registry.cancel_all(kind=OperationKind.REQUEST))
 
-    ended_by: RequestOperation | None = None
+    ended_by: LatentRequest | None = None
     unseen = 0
     ends: Counter[OperationStatus] = Counter()
     with Snapshots(store), Racers(work, look, cancel) as racers:
@@ -64,13 +64,19 @@ def test_threads_that_look_and_cancel_while_a_request_ends(rng: random.Random) -
             cancelled.clear()
             racers.run()
             assert ended_by is not None
-            unseen += not ended_by.is_made
             told = sum(cancelled)
             assert told <= 1
-            assert (ended_by.token.verdict is not None) == bool(told)  # no request was lost, none was made up
-            assert not ended_by.cancel_sync()
-            assert ended_by.status is (OperationStatus.COMPLETED if error is None else OperationStatus.FAILED)
-            ends[ended_by.status] += 1
+            operation = ended_by.made
+            if operation is None:
+                unseen += 1
+                assert error is None
+                assert not told
+                ends[OperationStatus.COMPLETED] += 1
+                continue
+            assert (operation.token.verdict is not None) == bool(told)  # no request was lost, none was made up
+            assert not operation.cancel_sync()
+            assert operation.status is (OperationStatus.COMPLETED if error is None else OperationStatus.FAILED)
+            ends[operation.status] += 1
     print(dict(ends), unseen)
     assert ROUNDS // 100 < unseen < ROUNDS - ROUNDS // 100
     statistics = store.statistics()
@@ -84,6 +90,7 @@ def test_threads_that_look_and_cancel_while_a_request_ends(rng: random.Random) -
 def test_threads_that_end_and_look_at_one_request_at_once(rng: random.Random) -> None:
     store = OperationStore()
     request = begun(store)
+    seen = 0
 
     def end(lane: int) -> None:
         spin(delays[lane])
@@ -91,24 +98,23 @@ def test_threads_that_end_and_look_at_one_request_at_once(rng: random.Random) ->
 
     def look(lane: int) -> None:
         spin(delays[lane])
-        ids.append(request.id)
-        tokens.append(request.token)
+        found.append(request.make())
 
-    ids: list[str] = []
-    tokens: list[object] = []
+    found: list[object] = []
     with Snapshots(store), Racers(partial(end, 0), partial(end, 1), partial(look, 2), partial(look, 3)) as racers:
         for number in range(ROUNDS // 2):
             delays = [rng.randrange(200) for _ in range(4)]
-            ids.clear()
-            tokens.clear()
+            found.clear()
             racers.run()
-            assert len(set(ids)) == len({id(token) for token in tokens}) == 1
+            assert len({id(each) for each in found}) == 1  # all of them the same one, or none
+            seen += found[0] is not None
             assert store.statistics().completed_operations == number + 1
             assert not store._live
             assert not store.latent
             request = begun(store)
     request.end()
     assert store.statistics().total_operations == ROUNDS // 2 + 1
+    assert 0 < seen < ROUNDS // 2
 
 
 @pytest.mark.parametrize("interrupted", ["make", "end", "fail", "name", "statistics"])
@@ -126,9 +132,9 @@ def test_a_look_or_an_end_interrupted_anywhere_in_its_own_thread(interrupted: st
             "make": request.make,
             "end": request.end,
             "fail": lambda: request.end(ZeroDivisionError()),
-            "name": lambda: request.name,
+            "name": lambda: (operation := request.make()) and operation.name,
             "statistics": lambda: check_conservation(store.statistics()),
-            "cancel": lambda: told.append(request.cancel_sync()),
+            "cancel": lambda: told.append((operation := request.make()) is not None and operation.cancel_sync()),
         }
 
         def check() -> None:
@@ -173,28 +179,33 @@ def test_a_look_given_up_anywhere_is_made_up_for() -> None:
 
         def check() -> None:
             assert store.statistics().running_operations == 1
-            assert request.cancel_sync()
+            assert made(request).cancel_sync()
             with pytest.raises(OperationCancelled):
-                request.check()
+                made(request).check()
             request.end()
             check_end(store, request, [True])
 
-        return Scenario(look, lambda: None if request.is_made else interrupt(), check)
+        return Scenario(look, lambda: None if request.made else interrupt(), check)
 
     interrupt_everywhere(make)
 
 
-def check_end(store: OperationStore, request: RequestOperation, told: list[bool], *, can_fail: bool = False) -> None:
+def check_end(store: OperationStore, request: LatentRequest, told: list[bool], *, can_fail: bool = False) -> None:
     """It ended once, was counted once, and is nowhere any more."""
     statuses = (OperationStatus.COMPLETED, OperationStatus.FAILED) if can_fail else (OperationStatus.COMPLETED,)
     statistics = store.statistics()
     check_conservation(statistics)
     assert statistics.total_operations == 1
     assert statistics.completed_operations + statistics.failed_operations == 1
-    assert request.status in statuses
-    assert (request.token.verdict is not None) is any(told)
-    assert not request.cancel_sync()
-    assert request._client is None  # which knows the environ, which knows the request
+    operation = request.made
+    if operation is None:
+        assert not any(told)
+    else:
+        assert operation.status in statuses
+        assert (operation.token.verdict is not None) is any(told)
+        assert not operation.cancel_sync()
+        assert operation._client is None  # which knows the environ, which knows the request
+    assert request.native is None
     assert not store.latent
     assert not store._live
     assert sum(tally.durations for tally in store._tallies.values()) == 1

@@ -8,10 +8,17 @@ from typing import Any
 import anyio
 import pytest
 
-from cancelable_core import Cancelable, CancelationReason, OperationCancelled
+from cancelable_core import Cancelable, OperationCancelled
 from cancelable_core.http_api import Settings
-from cancelable_core.servers import OPERATION_KEY, RequestOperation, WebApplication, current_request, run_wsgi
+from cancelable_core.servers import (
+    REQUEST_KEY,
+    RequestOperation,
+    WebApplication,
+    WsgiRequest,
+    current_request,
+)
 from cancelable_core.store import OperationStore
+from tests.servers.latent import made, wsgi_application
 
 from .helpers import Exchange
 
@@ -20,27 +27,25 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 def new_request(**settings: Any) -> RequestOperation:
     application = WebApplication(Settings(registry=OperationStore(), **settings))
-    return application.new_request("GET", lambda: "/route", native=None, outside_reason=CancelationReason.DISCONNECT)
+    return application.new_request("GET", lambda: "/route", native=None)
 
 
-def exchange_with(application: Wsgi, operation: RequestOperation) -> Exchange:
-    def whole(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        return run_wsgi(application, environ, start_response, operation, response_header="all")
-
-    return Exchange(whole, "/")
+def exchange_with(application: Wsgi, seen: list[WsgiRequest]) -> Exchange:
+    return Exchange(wsgi_application(application, None, seen=seen, response_header="all"), "/")
 
 
 def test_operation_is_found_in_the_environ_and_in_the_header() -> None:
-    seen: list[object] = []
+    found: list[object] = []
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        seen.append(environ[OPERATION_KEY])
+        found.append(environ[REQUEST_KEY])
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"body"]
 
-    operation = new_request()
-    exchange = exchange_with(application, operation)
-    assert seen == [operation]
+    seen: list[WsgiRequest] = []
+    exchange = exchange_with(application, seen)
+    operation = made(seen[0])
+    assert found == seen
     assert (exchange.status, exchange.headers["x-operation-id"]) == (200, operation.id)
     assert list(exchange.chunks) == [b"body"]
     assert operation.status == "completed"
@@ -50,23 +55,23 @@ def test_application_that_raises_makes_the_request_fail() -> None:
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         raise ZeroDivisionError
 
-    operation = new_request()
+    seen: list[WsgiRequest] = []
     with pytest.raises(ZeroDivisionError):
-        exchange_with(application, operation)
-    assert operation.status == "failed"
+        exchange_with(application, seen)
+    assert made(seen[0]).status == "failed"
 
 
 def test_application_that_gives_up_because_of_the_cancel_is_cancelled() -> None:
-    operation = new_request()
+    seen: list[WsgiRequest] = []
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        operation.cancel_sync("enough")
-        operation.check()
+        made(seen[0]).cancel_sync("enough")
+        made(seen[0]).check()
         return []
 
     with pytest.raises(OperationCancelled):
-        exchange_with(application, operation)
-    assert operation.status == "cancelled"
+        exchange_with(application, seen)
+    assert made(seen[0]).status == "cancelled"
 
 
 def test_body_that_fails_to_close_ends_the_request_all_the_same() -> None:
@@ -81,11 +86,11 @@ def test_body_that_fails_to_close_ends_the_request_all_the_same() -> None:
         start_response("200 OK", [])
         return Body()
 
-    operation = new_request()
-    exchange = exchange_with(application, operation)
+    seen: list[WsgiRequest] = []
+    exchange = exchange_with(application, seen)
     with pytest.raises(ZeroDivisionError):
         exchange.close()
-    assert operation.status == "completed"
+    assert made(seen[0]).status == "completed"
 
 
 def test_first_end_counts() -> None:

@@ -1,8 +1,7 @@
-"""Operations that are made when somebody looks: until then they cost nothing, and nobody can tell."""
+"""Requests that are made operations when somebody looks: until then they cost nothing, and nobody can tell."""
 
 from __future__ import annotations
 
-import copy
 import gc
 import threading
 import weakref
@@ -19,28 +18,19 @@ from cancelable_core import (
     ThreadSafeRegistry,
     current_operation,
 )
-from cancelable_core.latent import LatentOperation
 from cancelable_core.models import OperationKind
 from cancelable_core.operation import current_variable
+from cancelable_core.servers import LatentRequest
+from cancelable_core.store import UNSEEN
+
+from .latent import Request, begun, made
 
 DEADLINE_SECONDS = 10.0
 
 
-class Task(LatentOperation):
-    """Ended by whoever knows it, as requests are."""
-
-    __slots__ = ()
-
-    kind = OperationKind.REQUEST
-
-    def end(self) -> None:
-        if not self.end_latent():
-            self._settle(OperationStatus.COMPLETED)
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_current() -> None:
-    """Not even what another thread ended, which counts as being inside of something: the next one would be made at once."""
+    """Not even what another thread ended."""
     current_variable.set(None)
 
 
@@ -49,29 +39,23 @@ def store() -> OperationStore:
     return OperationStore()
 
 
-def begun(store: OperationStore) -> Task:
-    task = Task(store)
-    task.begin_latent()
-    return task
-
-
 def test_an_end_that_nobody_saw_is_counted_and_leaves_nothing(store: OperationStore) -> None:
-    task = begun(store)
-    task.end()
-    assert not task.is_made
+    request = begun(store)
+    request.end()
+    assert request.made is None
     assert not store.latent
     statistics = store.statistics()
     assert (statistics.total_operations, statistics.completed_operations) == (1, 1)
     assert statistics.average_duration_seconds is not None
-    assert not task.is_made
+    assert request.made is None
 
 
 def test_ending_twice_counts_once(store: OperationStore) -> None:
-    task = begun(store)
-    task.end()
-    task.end()
+    request = begun(store)
+    request.end()
+    request.end()
     assert store.statistics().total_operations == 1
-    task.end()
+    request.end(ZeroDivisionError())
     assert store.statistics().completed_operations == 1
 
 
@@ -87,157 +71,161 @@ LOOKS: dict[str, Callable[[OperationStore], object]] = {
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_whoever_looks_finds_it_running(store: OperationStore, look: str) -> None:
-    task = begun(store)
+    request = begun(store)
     LOOKS[look](store)
-    assert task.is_made
+    operation = request.made
+    assert operation is not None
     assert not store.latent
-    assert task.status is OperationStatus.RUNNING
-    assert store.find(task.id) is task
+    assert operation.status is OperationStatus.RUNNING
+    assert store.find(operation.id) is operation
     assert store.statistics([OperationKind.REQUEST]).running_operations == 1
-    task.end()
-    assert store.find(task.id) is None
+    request.end()
+    assert operation.status is OperationStatus.COMPLETED
+    assert store.find(operation.id) is None
     assert store.statistics([OperationKind.REQUEST]).completed_operations == 1
     assert current_operation() is None
 
 
-def test_looking_at_one_that_ended_unseen_shows_it_finished_and_counts_it_once(store: OperationStore) -> None:
-    task = begun(store)
-    task.end()
-    context = task.context
-    assert context.status is OperationStatus.COMPLETED
-    assert context.ended_at is not None
+def test_it_has_been_running_since_it_began(store: OperationStore) -> None:
+    request = begun(store)
+    began = request._began
+    context = made(request).context
     assert context.started_at is not None
-    assert context.ended_at >= context.started_at
-    assert task.is_over
-    assert store.find(task.id) is None
+    assert context.started_at.timestamp() == context.created_at.timestamp() == pytest.approx(began, abs=1e-5)
+    request.end()
+
+
+def test_there_is_nothing_to_see_of_one_that_ended_unseen(store: OperationStore) -> None:
+    request = begun(store)
+    request.end()
+    assert request.make() is None
+    assert request.native is None
     assert store.statistics().total_operations == 1
 
 
-def test_one_that_ended_unseen_is_sealed(store: OperationStore) -> None:
-    task = begun(store)
-    task.end()
-    called: list[object] = []
-    task.on_cancel(called.append)
-    assert not task.cancel_sync("too late")
-    assert task.token.is_sealed
-    assert not called
-    assert task.status is OperationStatus.COMPLETED
-    task.check()
-
-
 def test_a_cancel_reaches_it_unseen(store: OperationStore) -> None:
-    task = begun(store)
+    request = begun(store)
     assert ThreadSafeRegistry(store).cancel_all(kind=OperationKind.REQUEST) == 1
     with pytest.raises(OperationCancelled):
-        task.check()
-    task.end()
-    assert task.cancel_sync() is False
+        made(request).check()
+    request.end()
+    assert made(request).cancel_sync() is False
 
 
 def test_ids_are_unique_and_secret(store: OperationStore) -> None:
-    tasks = [Task(store) for _ in range(100)]
-    assert len({task.id for task in tasks}) == 100
-    assert all(task.id_is_secret for task in tasks)
+    requests = [begun(store) for _ in range(100)]
+    assert len({made(request).id for request in requests}) == 100
+    assert all(made(request).id_is_secret for request in requests)
+    for request in requests:
+        request.end()
 
 
-def test_its_owner_can_be_given_before_anybody_looks(store: OperationStore) -> None:
-    task = begun(store)
-    task.owner = "7"
-    assert not task.is_made
-    assert [each.owner for each in ThreadSafeRegistry(store).list_operations(owner="7")] == ["7"]
-    task.end()
-    other = begun(store)
-    assert other.context.owner is None
-    other.end()
+def test_it_is_nobody_s(store: OperationStore) -> None:
+    request = begun(store)
+    assert made(request).context.owner is None
+    request.end()
 
 
-def test_it_has_the_attributes_of_any_operation_and_no_others(store: OperationStore) -> None:
-    task = begun(store)
-    assert repr(task).startswith("<Task ")
-    assert not hasattr(task, "no_such_thing")
-    with pytest.raises(AttributeError, match="'Task' object has no attribute 'no_such_thing'"):
-        _ = task.no_such_thing  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-    assert weakref.ref(task)() is task
-    assert copy.copy(task).id == task.id
-    task.end()
+@pytest.mark.parametrize(
+    "settings", [{"request_timeout_seconds": 5}, {"cancel_on_disconnect": "all"}, {"response_header": "all"}]
+)
+def test_limits_clients_and_headers_wait_for_nobody(store: OperationStore, settings: dict[str, Any]) -> None:
+    request = begun(store, **settings)
+    assert request.made is not None
+    assert current_operation() is request.made
+    request.end()
+    assert request.native is None
+    assert current_operation() is None
+    assert store.statistics().completed_operations == 1
 
 
-def test_asking_for_what_the_language_asks_for_is_no_look(store: OperationStore) -> None:
-    task = begun(store)
-    assert not hasattr(task, "__fspath__")
-    assert hash(task)
-    assert task != Task(store)
-    assert not task.is_made
-    task.end()
+def test_it_is_an_operation_from_the_beginning_where_that_is_asked_for(store: OperationStore) -> None:
+    request = Request(store)
+    request.begin(request.web, at_once=True)
+    assert request.made is request.make() is current_operation()
+    request.end()
+    assert store.statistics().completed_operations == 1
 
 
-def test_an_empty_one_is_no_endless_recursion() -> None:
-    empty = Task.__new__(Task)
-    with pytest.raises(AttributeError):
-        _ = empty.id
-
-
-def test_it_is_made_in_one_step(store: OperationStore) -> None:
-    """Somebody who sees the first of its attributes sees the others."""
-    task = begun(store)
+def test_it_is_there_when_somebody_sees_it(store: OperationStore) -> None:
+    """Whoever finds it in the registry finds all of it."""
+    request = begun(store)
     seen: list[object] = []
     register = store.register
 
-    def look(*args: Any) -> None:
-        seen.append((task.status, task.is_over, task.token.is_cancelled))
-        register(*args)
+    def look(entry: Any, *args: Any) -> None:
+        seen.append((entry.status, entry.is_over, entry.token.is_cancelled))
+        register(entry, *args)
 
     store.register = look  # type: ignore[method-assign]
-    task.make()
+    request.make()
     assert seen == [(OperationStatus.RUNNING, False, False)]
-    task.end()
+    request.end()
 
 
-def test_a_maker_in_the_middle_of_another_changes_nothing_that_was_done_since(store: OperationStore) -> None:
-    """As a signal handler or a finaliser can be: in the same thread, so that no lock holds it up."""
-    task = begun(store)
+def test_a_look_in_the_middle_of_another_changes_nothing_that_was_done_since(store: OperationStore) -> None:
+    """As by a signal handler or a finaliser: in the same thread, so that no lock holds it up."""
+    request = begun(store)
     register = store.register
     told: list[str] = []
 
     def handler(*args: Any) -> None:
         store.register = register  # type: ignore[method-assign]
-        task.owner = "somebody"
-        task.on_cancel(lambda _: told.append("cancelled"))
-        task.report_progress("half")
+        operation = made(request)
+        operation.owner = "somebody"
+        operation.on_cancel(lambda _: told.append("cancelled"))
+        operation.report_progress("half")
         store.statistics()
-        assert task.cancel_sync("by a handler")
+        assert operation.cancel_sync("by a handler")
         register(*args)
 
     store.register = handler  # type: ignore[method-assign]
-    task.make()
+    operation = made(request)
     assert told == ["cancelled"]
-    assert task.status is OperationStatus.CANCELLING
-    assert task.owner == "somebody"
-    assert task.context.progress == {"message": "half", "current": None, "total": None}
+    assert operation.status is OperationStatus.CANCELLING
+    assert operation.owner == "somebody"
+    assert operation.context.progress == {"message": "half", "current": None, "total": None}
     statistics = store.statistics()
     assert (statistics.total_operations, statistics.cancelling_operations) == (1, 1)
-    task.end()
+    request.end()
     statistics = store.statistics()
     assert (statistics.total_operations, statistics.completed_operations) == (1, 1)
 
 
 def test_an_end_in_the_middle_of_its_registration_is_counted_once(store: OperationStore) -> None:
-    task = begun(store)
+    request = begun(store)
     register = store.register
 
     def handler(*args: Any) -> None:
         store.register = register  # type: ignore[method-assign]
         store.statistics()
-        task.end()
+        request.end()
         assert store.statistics().completed_operations == 1
         register(*args)
 
     store.register = handler  # type: ignore[method-assign]
-    task.make()
+    operation = made(request)
     statistics = store.statistics()
     assert (statistics.total_operations, statistics.completed_operations, statistics.running_operations) == (1, 1, 0)
-    assert store.find(task.id) is None
+    assert store.find(operation.id) is None
     assert not store.latent
+
+
+def test_an_end_while_its_operation_is_created_is_unseen(store: OperationStore) -> None:
+    class EndsMeanwhile(Request):
+        __slots__ = ()
+
+        def _create(self, native: Any) -> Any:
+            operation = super()._create(native)
+            self.end()
+            return operation
+
+    request = EndsMeanwhile(store)
+    request.begin(request.web)
+    assert request.make() is None
+    assert not store.latent
+    assert not store._live
+    assert store.statistics().completed_operations == 1
 
 
 def test_statistics_never_miss_one_that_is_ending(store: OperationStore) -> None:
@@ -251,10 +239,10 @@ def test_statistics_never_miss_one_that_is_ending(store: OperationStore) -> None
             seen.append(self.statistics().total_operations)
 
     store = Noting()
-    task = begun(store)
-    task.end()
+    request = begun(store)
+    request.end()
     assert seen == [1, 1]
-    assert task.is_made  # it was seen just before its end
+    assert request.made is not None  # it was seen just before its end
     assert store.statistics().completed_operations == 1
 
     class Late(OperationStore):
@@ -269,8 +257,8 @@ def test_statistics_never_miss_one_that_is_ending(store: OperationStore) -> None
         other._settle(OperationStatus.COMPLETED)
 
     store = Late()
-    task = begun(store)
-    task.end()
+    request = begun(store)
+    request.end()
     assert not store.latent
     statistics = store.statistics()
     assert (statistics.total_operations, statistics.completed_operations) == (2, 2)
@@ -285,10 +273,44 @@ def test_statistics_between_the_claim_and_the_end_count_it(store: OperationStore
                 totals.append(store.statistics().total_operations)
 
     totals: list[int] = []
-    task = begun(store)
-    task._claims = Claims()
-    task.end()
+    request = begun(store)
+    request._claims = Claims()
+    request.end()
     assert totals == [1]
+    assert store.statistics().total_operations == 1
+
+
+def test_an_end_given_up_in_the_middle_is_made_up_for(store: OperationStore) -> None:
+    """A signal handler may raise anywhere."""
+
+    class Claims(list[object]):
+        is_interrupted = True
+
+        def append(self, claim: object) -> None:
+            if self.is_interrupted:
+                self.is_interrupted = False
+                raise KeyboardInterrupt
+            super().append(claim)
+
+    request = begun(store)
+    request._claims = Claims()
+    with pytest.raises(KeyboardInterrupt):
+        request.end()
+    assert store.statistics().running_operations == 1
+    request.end()
+    assert not store.latent
+    statistics = store.statistics()
+    assert (statistics.total_operations, statistics.completed_operations) == (1, 1)
+
+
+def test_an_end_that_was_counted_and_given_up_is_no_place_for_an_operation(store: OperationStore) -> None:
+    request = begun(store)
+    store.count_unseen(request._claims, OperationKind.REQUEST, 0.0)  # as far as it came
+    request._claims.append(UNSEEN)
+    assert store.statistics().completed_operations == 1
+    assert not store.latent
+    assert request.make() is None
+    request.end()
     assert store.statistics().total_operations == 1
 
 
@@ -307,70 +329,52 @@ def test_counts_left_while_somebody_is_inside_are_seen_to_on_the_way_out(store: 
     assert not store._unseen
 
 
-def test_it_is_freed_by_its_last_reference(store: OperationStore) -> None:
+@pytest.mark.parametrize("looks", [False, True])
+def test_it_is_freed_by_its_last_reference(store: OperationStore, looks: bool) -> None:
     gc.collect()
     gc.disable()
     try:
-        for look in (lambda task: None, lambda task: task.make()):
-            task = begun(store)
-            look(task)
-            alive = weakref.ref(task)
-            task.end()
-            del task
-            assert alive() is None
-            task = begun(store)
-            task.end()
-            look(task)
-            alive = weakref.ref(task)
-            del task
-            assert alive() is None
+        request = begun(store)
+        if looks:
+            request.make()
+        alive = weakref.ref(request)
+        request.end()
+        del request
+        assert alive() is None
     finally:
         gc.enable()
 
 
-def test_looked_at_before_it_begins_it_cannot_be_latent_any_more(store: OperationStore) -> None:
-    task = Task(store)
-    assert task._may_be_latent
-    assert task.id
-    assert not task._may_be_latent
-    assert store.statistics().total_operations == 0
-    with task:
-        assert store.find(task.id) is task
-    assert store.statistics().completed_operations == 1
-
-
-def test_a_given_id_or_a_deadline_waits_for_nobody(store: OperationStore) -> None:
-    assert not Task(store, operation_id="given")._may_be_latent
-    assert not Task(store, timeout=5)._may_be_latent
-
-
-def test_it_is_used_once(store: OperationStore) -> None:
-    task = begun(store)
-    with pytest.raises(RuntimeError, match="used once"):
-        task._open(None)
-    task.end()
-    assert not task._may_be_latent
-    with pytest.raises(RuntimeError, match="used once"):
-        task._open(None)
-    assert store.statistics().total_operations == 1
-
-
 def test_an_end_in_another_thread_is_seen_here(store: OperationStore) -> None:
-    task = begun(store)
-    thread = threading.Thread(target=task.end)
+    request = begun(store)
+    thread = threading.Thread(target=request.end)
     thread.start()
     thread.join(DEADLINE_SECONDS)
     assert current_operation() is None
     with Cancelable(registry=store) as operation:
         assert operation.parent is None
         assert operation.enclosing is None
-    # the variable held it till now
     assert store.statistics([OperationKind.REQUEST]).total_operations == 1
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_the_next_one_may_be_latent_where_another_thread_ended_the_last(store: OperationStore, looks: bool) -> None:
+    request = begun(store)
+    if looks:
+        request.make()
+    thread = threading.Thread(target=request.end)
+    thread.start()
+    thread.join(DEADLINE_SECONDS)
+    following = begun(store)
+    assert following.made is None
+    assert current_operation() is following.make()
+    following.end()
+    assert current_operation() is None
 
 
 def test_an_end_waits_for_the_look_that_it_lost_to(store: OperationStore) -> None:
     """It must not leave before it was registered: nobody would take it from the list again."""
-    task = begun(store)
+    request = begun(store)
     register, reached, goes_on = store.register, threading.Event(), threading.Event()
 
     def slow(*args: Any) -> None:
@@ -379,36 +383,48 @@ def test_an_end_waits_for_the_look_that_it_lost_to(store: OperationStore) -> Non
         register(*args)
 
     store.register = slow  # type: ignore[method-assign]
-    looker = threading.Thread(target=task.make)
+    looker = threading.Thread(target=request.make)
     looker.start()
     assert reached.wait(DEADLINE_SECONDS)
-    ender = threading.Thread(target=task.end)
+    ender = threading.Thread(target=request.end)
     ender.start()
     ender.join(0.05)
     assert ender.is_alive()
     goes_on.set()
     looker.join(DEADLINE_SECONDS)
     ender.join(DEADLINE_SECONDS)
-    assert store.find(task.id) is None
+    assert not store._live
     statistics = store.statistics()
     assert (statistics.total_operations, statistics.completed_operations) == (1, 1)
     current_operation()
 
 
 def test_a_look_that_is_interrupted_is_made_up_for_by_the_next(store: OperationStore) -> None:
-    task = begun(store)
+    request = begun(store)
     register = store.register
+    entries: list[Any] = []
 
-    def interrupted(*args: Any) -> None:
+    def interrupted(entry: Any, *args: Any) -> None:
+        entries.append(entry)
         store.register = register  # type: ignore[method-assign]
         raise KeyboardInterrupt
 
     store.register = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        task.make()
-    token = task.token
+        request.make()
     assert store.statistics().running_operations == 1
-    assert task.token is token
-    task.end()
+    assert entries == [request.made]
+    request.end()
     assert store.statistics().completed_operations == 1
     assert not store.latent
+
+
+def test_what_it_is_made_of_is_for_each_kind_of_server_to_say(store: OperationStore) -> None:
+    request = LatentRequest()
+    request.native = None
+    request.begin(Request(store).web)
+    request.native = object()
+    with pytest.raises(NotImplementedError):
+        request.make()
+    request.end()
+    assert store.statistics().completed_operations == 1

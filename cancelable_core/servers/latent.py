@@ -1,0 +1,130 @@
+"""Requests that become operations when somebody looks: most come and go without.
+
+Looking is whatever needs anything of an operation: `current_operation`, a child, a registry that lists or counts what is live.
+Until then there is no more than a place, in the store and in the context, where those who look find it. What is expensive about
+a request is the code more than the work: on a busy server every function that it comes through has left the processor's caches
+since the last.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Final
+
+from .. import forks
+from ..models import OperationKind
+from ..operation import current_operation, current_variable
+from ..store import UNSEEN, OperationStore
+from ..wakeup import Port
+from .application import WebApplication
+from .request_scope import RequestOperation
+
+__all__ = ["REQUEST_KEY", "LatentRequest", "no_route"]
+
+REQUEST_KEY: Final = "cancelable.request"
+"""Where the `LatentRequest` stands in the WSGI environ, in the ASGI scope, and in Django's ``META``."""
+
+
+def no_route(native: object) -> str | None:
+    """The route of a request that no router finds one for."""
+    return None
+
+
+class LatentRequest:
+    """A request that is made an operation by the first look at it, if there is one before its end.
+
+    Those of each kind of server derive from it and say what the operation is made of.
+
+    Attributes:
+        made: The operation, once it is one.
+        native: The framework's request, until the end.
+
+    Concurrency:
+        `make` and `end`: any thread, signal handlers and finalisers, too. Whether the first look or the end came first is
+        decided by appending to a list.
+    """
+
+    __slots__ = ("__weakref__", "_began", "_claims", "_store", "made", "native")
+
+    made: RequestOperation | None
+    native: Any
+    _began: float
+    _claims: list[object]
+    _store: OperationStore
+
+    def _create(self, native: Any) -> RequestOperation:
+        """The operation, not begun yet. Called by any thread; more often than once, where one interrupts another."""
+        raise NotImplementedError
+
+    def begin(self, web: WebApplication, *, at_once: bool = False, port: Port | None = None) -> None:
+        """Open it here; whoever runs in this context from now on runs inside it.
+
+        Args:
+            web: Where it is listed, and whose settings say whether it may wait for a look.
+            at_once: Whether it is an operation from the beginning in any case.
+            port: Of the loop on which it begins.
+        """
+        self.made = None
+        self._store = web.store
+        self._claims = []
+        # inside of another operation it has to know it
+        if at_once or not web.has_latent_requests or (current_variable.get() is not None and current_operation() is not None):
+            operation = self._create(self.native)
+            operation.begin(port)
+            self.made = operation
+            return
+        self._began = time.time()
+        self._store.latent[self] = True
+        current_variable.set(self)
+
+    def make(self) -> RequestOperation | None:
+        """The operation, which is there from now on; None where the request ended, or a fork lies between, before any look."""
+        if self.made is None and self in self._store.latent:
+            with _making:
+                native = self.native  # read once: another thread may be ending the request
+                if self.made is None and self in self._store.latent and native is not None:
+                    operation = self._create(native)
+                    operation.has_begun(self._began)
+                    self._claims.append(operation)
+                    # a signal handler may be interrupted here, or have come in between, with another
+                    first = self._claims[0]
+                    if isinstance(first, RequestOperation):
+                        first.appear()
+                        self.made = first
+                    self._store.latent.pop(self, None)
+        return self.made
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The last byte was sent, the stream was closed, or ``error`` ended it all. Any thread; the first call counts."""
+        made = self.made
+        if made is None and (error is not None or not self._end_unseen()):
+            made = self.make()  # waits for whoever is at it: what is not registered yet cannot leave
+        if made is not None:
+            made.end(error)
+        self.native = None  # which knows this
+        if current_variable.get() is self:
+            current_variable.set(None)
+
+    def _end_unseen(self) -> bool:
+        """Complete it, if nobody has looked. Else False, and the operation has to be ended."""
+        store, claims = self._store, self._claims
+        if self not in store.latent:  # it has ended, or a fork lies between; or it was made just now
+            return self.made is None
+        store.count_unseen(claims, OperationKind.REQUEST, time.time() - self._began)
+        claims.append(UNSEEN)
+        if isinstance(claims[0], RequestOperation):
+            return False
+        store.latent.pop(self, None)
+        return True
+
+
+_making = threading.RLock()
+
+
+def _forget_the_lock() -> None:
+    global _making
+    _making = threading.RLock()
+
+
+forks.run_in_child(_forget_the_lock)
