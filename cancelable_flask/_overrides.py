@@ -63,7 +63,7 @@ def _answering(app: Flask, settings: Settings) -> Callable[..., Any]:
         *before, error = args  # newer Flasks pass their context before it
         request.environ[_VIEW_IS_OVER_KEY] = True
         answer: EndpointResponse | None = None
-        operation = _operation()
+        operation = _operation() if isinstance(error, OperationCancelled) else None  # a 404 is no reason to look
         own = None if operation is None else operation.cancelation_in(error)
         if operation is not None and own is not None:
             operation.failed_with(own)

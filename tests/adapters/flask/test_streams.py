@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from flask import Response, send_file, stream_with_context
+from flask import Response, abort, send_file, stream_with_context
 from flask.testing import FlaskClient
 
 from cancelable_core import Cancelable, OperationCancelled
@@ -124,3 +124,13 @@ def test_test_client_that_closes_a_stream_cancels_it(app: CancelableFlask) -> No
         operation = current_operation()
         assert operation is not None
     assert operation.status == "cancelled"
+
+
+@pytest.mark.parametrize(("path", "is_seen"), [("/nowhere", False), ("/broken", False), ("/refused", False), ("/looks", True)])
+def test_an_answer_of_flask_s_own_is_no_look_at_the_request(app: CancelableFlask, path: str, is_seen: bool) -> None:
+    app.add_url_rule("/refused", view_func=lambda: abort(403), endpoint="refused")
+    app.add_url_rule("/looks", view_func=lambda: str(current_operation()), endpoint="looks")
+    exchange = Exchange(app, path)
+    latent: LatentRequest = exchange.environ[REQUEST_KEY]
+    assert (latent.made is not None) == is_seen
+    exchange.close()
