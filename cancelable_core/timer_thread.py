@@ -24,8 +24,11 @@ __all__ = ["Timer", "TimerThread", "shared_timer"]
 
 logger = logging.getLogger("cancelable_core")
 
-_MOST_UNSEEN = 512
-"""So many entries may wait for the thread's next waking; most of them are disarmed by then and never touch the heap."""
+_MOST_UNSEEN = 256
+"""So many entries may wait for the thread's next waking; most of them are disarmed by then and never touch the heap.
+
+As many disarmed ones, besides one for each that is armed, may lie in the heap before it is compacted.
+"""
 
 
 class Timer:
@@ -99,7 +102,7 @@ class TimerThread:
     def _run(self) -> None:
         heap: list[tuple[float, int, Timer]] = []
         numbers = itertools.count()
-        compact_at = 2 * _MOST_UNSEEN
+        compact_at = _MOST_UNSEEN
         while True:
             while self._incoming:
                 timer = self._incoming.popleft()
@@ -108,7 +111,7 @@ class TimerThread:
             if len(heap) > compact_at:
                 heap = [entry for entry in heap if entry[2].func is not None]
                 heapq.heapify(heap)
-                compact_at = 2 * max(_MOST_UNSEEN, len(heap))
+                compact_at = 2 * len(heap) + _MOST_UNSEEN
             while heap and heap[0][0] <= time.monotonic():
                 _call(heapq.heappop(heap)[2])
             self._sleep_until(heap[0][0] if heap else math.inf)

@@ -7,6 +7,7 @@ import pytest
 from .racing import run_script
 
 CANCELS = 1_000_000
+ROUNDS = 500
 
 
 @pytest.mark.slow
@@ -14,7 +15,7 @@ CANCELS = 1_000_000
 @pytest.mark.parametrize("subject", ["tokens", "operations", "jobs", "asyncio", "uvloop", "trio"])
 def test_nothing_deadlocks_and_nobody_wins_twice(subject: str) -> None:
     """The script itself checks each round: one winner, callbacks once, statuses and counters that agree."""
-    figures = run_script("signal_storm.py", subject, CANCELS, timeout_seconds=140)
+    figures = run_script("signal_storm.py", subject, CANCELS, ROUNDS, timeout_seconds=140)
     assert figures["cancels"] >= CANCELS
-    assert figures["rounds"] > 500
+    assert figures["rounds"] >= ROUNDS
     assert figures["open"] == 0

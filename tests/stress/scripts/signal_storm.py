@@ -1,5 +1,6 @@
-"""A million cancels from a signal handler that interrupts the main thread wherever it is. Arguments: subject, cancels.
+"""A million cancels from a signal handler that interrupts the main thread wherever it is.
 
+Arguments: the subject, at least so many cancels, at least so many rounds.
 The main thread cancels the same things itself, registers on them, waits on them, opens and leaves them, submits and schedules.
 Nothing may deadlock, and nobody may win twice.
 """
@@ -30,7 +31,7 @@ from cancelable_core import (
     ThreadSafeRegistry,
 )
 
-subject, wanted = sys.argv[1], int(sys.argv[2])
+subject, wanted, least_rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = seeded(subject)
 PERIOD_SECONDS = 40e-6
 AGAIN_SECONDS = 0.002
@@ -195,7 +196,7 @@ async def task() -> None:
 
 def work_until_done(work: Callable[[], object]) -> int:
     rounds = 0
-    while cancels < wanted:
+    while cancels < wanted or rounds < least_rounds:
         work()
         rounds += 1
     end_storm()
@@ -204,7 +205,7 @@ def work_until_done(work: Callable[[], object]) -> int:
 
 async def tasks() -> int:
     rounds = 0
-    while cancels < wanted:
+    while cancels < wanted or rounds < least_rounds:
         async with anyio.create_task_group() as group:
             for _ in range(4):
                 group.start_soon(task)
