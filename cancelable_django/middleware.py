@@ -210,6 +210,7 @@ def _follow(latent: DjangoRequest, request: HttpRequest, response: HttpResponseB
     close = response.close
 
     def close_and_end() -> None:
+        vars(response).pop("close", None)  # this, which knows the response: the two would be left to the collector
         try:
             close()
         finally:

@@ -9,6 +9,7 @@ from typing import Any, Unpack, cast
 
 from flask import Flask, Request, current_app, has_app_context, has_request_context, request
 from werkzeug.local import LocalProxy
+from werkzeug.routing import Rule
 
 from cancelable_core import JobRunner, ThreadSafeRegistry
 from cancelable_core.http_api import Settings, SettingsOptions
@@ -30,7 +31,9 @@ from .cli import make_commands
 
 __all__ = ["CancelableExtension"]
 
-_FLASK_REQUEST_KEY = "cancelable.flask_request"
+_RULE_KEY = "cancelable.flask_rule"
+"""Where the `werkzeug.routing.Rule` that a request took stands in its environ."""
+
 _CONFIG_PREFIX = "CANCELABLE_"
 
 
@@ -139,11 +142,8 @@ class _Middleware:
         self._application = application
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if not path.isascii():
-            path = path.encode("latin-1").decode(errors="replace")  # PEP 3333: bytes in disguise
         application = self._application
-        if is_request(environ) or application.serves(path):
+        if is_request(environ) or application.serves(_text(environ, "PATH_INFO")):
             return self._wsgi_app(environ, start_response)
         client_id = application.client_id(environ.get(CLIENT_ID_KEY))
         asker = None if client_id is None else principal_before_request(self._app, environ, application.settings)
@@ -151,23 +151,27 @@ class _Middleware:
         return run_wsgi(self._wsgi_app, environ, request)
 
 
+def _text(environ: Mapping[str, Any], key: str) -> str:
+    value: str = environ.get(key, "")
+    return value if value.isascii() else value.encode("latin-1").decode(errors="replace")  # PEP 3333: bytes in disguise
+
+
 def _route_of(environ: Mapping[str, Any]) -> str | None:
-    current: Request | None = environ.get(_FLASK_REQUEST_KEY)
-    rule = None if current is None else current.url_rule
-    return None if current is None or rule is None else current.root_path.rstrip("/") + rule.rule
+    rule: Rule | None = environ.get(_RULE_KEY)
+    return None if rule is None else _text(environ, "SCRIPT_NAME").rstrip("/") + rule.rule
 
 
 def _take_route(app: Flask, settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:
-    """Remember the request, which knows its route, and give the operation what the view was marked with."""
+    """Remember the route, and give the operation what the view was marked with."""
     current = cast("LocalProxy[Request]", request)._get_current_object()  # pyright: ignore[reportPrivateUsage]  # documented
-    rule = current.url_rule
-    if rule is None:
+    environ = current.environ
+    environ[_RULE_KEY] = current.url_rule  # not the request: it knows its environ, and would be left to the collector
+    options = None if endpoint is None else view_options(app.view_functions.get(endpoint))
+    if options is None:
         return
-    current.environ[_FLASK_REQUEST_KEY] = current
-    options = view_options(app.view_functions.get(rule.endpoint))
-    latent: LatentRequest | None = current.environ.get(REQUEST_KEY)
-    operation = None if options is None or latent is None else latent.make()
-    if options is None or operation is None:
+    latent: LatentRequest | None = environ.get(REQUEST_KEY)
+    operation = None if latent is None else latent.make()
+    if operation is None:
         return
     operation.adopt(options)
     if options.owner:

@@ -117,7 +117,8 @@ class AsgiClient:
         self._is_wanted = True
         self._tell = None
         if self._disarm is not None and self.port.is_running_here():
-            self._disarm()
+            disarm, self._disarm = self._disarm, None  # a timer knows its context, which knows the request, and so this
+            disarm()
 
     def _begin_soon(self) -> None:
         if self._tell is None or self._closed or self._is_completing:
@@ -130,6 +131,7 @@ class AsgiClient:
             self._is_due_now()
 
     def _is_due_now(self) -> None:
+        self._disarm = None
         self._is_due = True
         self._begin()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import FunctionType
 from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
 from ..http_api import checks
@@ -112,6 +113,8 @@ def view_options(view: object) -> ViewOptions | None:
     Args:
         view: What the framework calls. Flask's and Django's class-based views name their class in ``view_class``.
     """
+    if type(view) is FunctionType and not vars(view):
+        return None
     for marked in (view, getattr(view, "view_class", None), getattr(view, "func", None)):
         options = getattr(marked, _MARK, None)
         if isinstance(options, ViewOptions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,8 +20,10 @@ from django.urls import include, path, re_path
 from django.views.decorators.cache import cache_page
 
 from cancelable_core import Cancelable, CancelationReason, CancelationToken, OperationCancelled, QueueFull
+from cancelable_core.servers import REQUEST_KEY
 from cancelable_django import cancelable_view, current_operation, jobs
 from cancelable_django.conf import registry
+from tests.collector import no_collector
 from tests.django_project import MIDDLEWARE, close_connections
 
 from .helpers import Answer, Exchange, Running, Visit, ask_asgi, ask_client, ended, happens, site, start_wsgi, urlconf
@@ -555,3 +558,24 @@ def test_a_cancelled_view_is_rolled_back_where_requests_are_atomic(
         job = registry().wait_for(submitted[0], 0 if is_cancelled else 10)
     assert (job is None) == is_cancelled, "a job of what was rolled back"
     written.delete()
+
+
+@pytest.mark.parametrize("asks", ["nothing", "its operation", "to follow its client"])
+def test_a_request_is_freed_with_its_response(asks: str) -> None:
+    known: list[weakref.ref[Any]] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        response = HttpResponse("hello")
+        known.extend(map(weakref.ref, (request, request.META[REQUEST_KEY], response)))
+        if asks == "its operation":
+            assert current_operation() is not None
+        return response
+
+    marked = cancelable_view(view) if asks == "to follow its client" else view
+    ours = "cancelable_django.middleware.CancelableMiddleware"
+    with site(path("", marked), MIDDLEWARE=[ours]), no_collector():  # of Django's, some know the request for ever
+        _, chunks, close = start_wsgi("/")
+        assert list(chunks) == [b"hello"]
+        close()
+        del chunks, close
+        assert [reference() for reference in known] == [None, None, None]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from fastapi import APIRouter, Body, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -22,8 +23,10 @@ from starlette.routing import Mount, Route
 
 from cancelable_core import Cancelable, CancelableError, CancelationReason, OperationCancelled, OperationTimedOut
 from cancelable_core.http_api import AllowAll, Principal, canonical_operation_id
+from cancelable_core.servers import REQUEST_KEY
 from cancelable_core.wakeup import is_native_cancelation
 from cancelable_fastapi import CurrentOperation, current_operation
+from tests.collector import no_collector
 
 from .helpers import (
     Exchange,
@@ -510,6 +513,30 @@ async def test_completed_requests_are_counted_and_forgotten(visit: Visit) -> Non
         assert (await ask(app, f"/jobs/{visit.operation.id}")).status_code == 404
     assert visit.operation.context.owner is None
     assert visit.operation.id_is_secret
+
+
+@pytest.mark.parametrize("path", ["/unused", "/used"])
+async def test_a_request_is_freed_with_its_response(path: str) -> None:
+    known: list[weakref.ref[Any]] = []
+    with installed() as (app, _), no_collector():
+
+        @app.get("/unused")
+        async def unused(request: Request) -> None:
+            known.append(weakref.ref(request.scope[REQUEST_KEY]))
+
+        @app.get("/used")
+        async def used(request: Request, operation: CurrentOperation) -> None:
+            await unused(request)
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request"}
+
+        async def send(message: Any) -> None:
+            await anyio.lowlevel.checkpoint()
+
+        # not by an `Exchange`, which knows its scope
+        await app({"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}, receive, send)
+        await becomes_true_soon(lambda: known[0]() is None)
 
 
 @pytest.mark.parametrize("path", ["/work", "/stream"])

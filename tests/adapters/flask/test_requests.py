@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import anyio
 import pytest
@@ -24,8 +26,10 @@ from cancelable_core import (
     ThreadSafeRegistry,
 )
 from cancelable_core.http_api import Principal, canonical_operation_id
+from cancelable_core.servers import REQUEST_KEY
 from cancelable_core.store import OperationStore
-from cancelable_flask import current_operation
+from cancelable_flask import cancelable_view, current_operation
+from tests.collector import no_collector
 
 from .helpers import Exchange, Visit, ask, happens, make_app
 
@@ -475,3 +479,26 @@ def test_nobody_is_asked_where_nothing_was_chosen() -> None:
     app.add_url_rule("/page", view_func=lambda: "a page")
     app.test_client().get("/page", headers={"X-Operation-ID": "too short"})
     assert asked == []
+
+
+@pytest.mark.parametrize("asks", ["nothing", "its operation", "to follow its client"])
+def test_a_request_is_freed_with_its_response(asks: str) -> None:
+    app, _ = make_app()
+    known: list[weakref.ref[Any]] = []
+
+    def view() -> str:
+        this: Any = request
+        known.extend(map(weakref.ref, (this._get_current_object(), this.environ[REQUEST_KEY])))
+        if asks == "its operation":
+            assert current_operation() is not None
+        return "hello"
+
+    app.add_url_rule("/", view_func=cancelable_view(view) if asks == "to follow its client" else view)
+    with no_collector():
+        environ: dict[str, Any] = {}
+        setup_testing_defaults(environ)
+        body: Any = app(environ, lambda *response: None)
+        assert list(body) == [b"hello"]
+        body.close()
+        del environ, body
+        assert [reference() for reference in known] == [None, None]
