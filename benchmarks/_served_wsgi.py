@@ -38,18 +38,20 @@ class Least:
         request = LeastRequest(start_response, self._running)
         self._running[request] = None
         _current.set(request)
-        request.items = iter(self._application(environ, request.start))
+        request.body = self._application(environ, request.start)
+        request.items = iter(request.body)
         return request
 
 
 class LeastRequest:
     """One request of `Least`, and its response's body."""
 
-    __slots__ = ("_running", "_start_response", "items")
+    __slots__ = ("_running", "_start_response", "body", "items")
 
     def __init__(self, start_response: Callable[..., Any], running: dict[object, object]) -> None:
         self._start_response = start_response
         self._running = running
+        self.body: Iterable[bytes]
         self.items: Iterator[bytes]
 
     def start(self, *response: Any) -> Any:
@@ -62,7 +64,7 @@ class LeastRequest:
         return next(self.items)
 
     def close(self) -> None:
-        close = getattr(self.items, "close", None)
+        close = getattr(self.body, "close", None)
         if close is not None:
             close()
         self._running.pop(self, None)

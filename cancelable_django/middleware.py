@@ -97,35 +97,27 @@ class CancelableMiddleware:
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
         """Give the operation what the view was marked with."""
-        options = _options_of(view, request)
-        if options is None or (operation := _operation_of(request)) is None:
-            return
-        operation.adopt(options)
-        if options.owner:
+        operation = _adopt_options(view, request)
+        if operation is not None:
             operation.owner = principal_of(request, get_application().settings).id
 
     async def _aprocess_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
-        options = _options_of(view, request)
-        if options is None or (operation := _operation_of(request)) is None:
-            return
-        operation.adopt(options)
-        if options.owner:
+        operation = _adopt_options(view, request)
+        if operation is not None:
             operation.owner = (await aprincipal_of(request, get_application().settings)).id
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer for a view that its own request's cancel ended, or whose job found no room."""
         if isinstance(exception, QueueFull):
             return _quiet(queue_full_response(exception))
-        operation = _operation_of(request)
-        if operation is None:
+        if (operation := _operation_of(request)) is None:
             return None
         operation.failed_with(exception)
         return self._answer(operation, exception)
 
     @staticmethod
     def _answer(operation: RequestOperation, error: Exception) -> HttpResponseBase | None:
-        own = operation.cancelation_in(error)
-        if own is None:
+        if (own := operation.cancelation_in(error)) is None:
             return None
         operation.failed_with(own)
         return _quiet(cancelled_response(own, get_application().settings))
@@ -177,8 +169,19 @@ def _operation_of(request: HttpRequest) -> RequestOperation | None:
     return None if latent is None else latent.make()
 
 
+def _adopt_options(view: Any, request: HttpRequest) -> RequestOperation | None:
+    """Give the operation what the view was marked with; returned is one that wants an owner."""
+    options = _options_of(view, request)
+    if options is None or (operation := _operation_of(request)) is None:
+        return None
+    operation.adopt(options)
+    return operation if options.owner else None
+
+
 def _options_of(view: Any, request: HttpRequest) -> ViewOptions | None:
     """What a view was marked with. Those of Django REST framework name their class, and a ViewSet's action, their own way."""
+    if not getattr(view, "__dict__", view):
+        return None  # most: a function that nothing was written on
     actions, of_class = getattr(view, "actions", None), getattr(view, "cls", None)
     methods = cast("dict[str, str]", actions) if isinstance(actions, dict) else {}
     action = getattr(of_class, methods.get(str(request.method).lower(), ""), None)
@@ -194,7 +197,7 @@ def _quiet(response: EndpointResponse) -> HttpResponseBase:
 
 def _follow(latent: DjangoRequest, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """End the request with the response's last byte, however that comes about."""
-    is_stream = isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse)
+    is_stream = response.streaming and not isinstance(response, FileResponse)
     operation = latent.make() if is_stream else latent.made
     if operation is not None:
         operation.response_started()
@@ -229,7 +232,6 @@ def _follow_stream(operation: RequestOperation, request: HttpRequest, response: 
         length = response.headers.get("Content-Length")
         response.streaming_content = iterate_wsgi_body(operation, content, request.META, length)
     else:
-        client = _client_of(request)
-        if client is not None:
+        if (client := _client_of(request)) is not None:
             operation.follow(client)  # Django takes all of it in a thread, which it does not tell
         response.streaming_content = operation.iterate_body(content, ends_in_order=in_order)

@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial, wraps
 from typing import Any
 
-from flask import Flask, got_request_exception, has_request_context, request
+from flask import Flask, Request, got_request_exception, has_request_context, request
+from werkzeug.routing import Rule
 
 from cancelable_core import OperationCancelled, QueueFull, current_operation
 from cancelable_core.http_api import EndpointResponse, Settings, cancelled_response, queue_full_response
-from cancelable_core.servers import REQUEST_KEY, LatentRequest, RequestOperation, current_request
+from cancelable_core.servers import REQUEST_KEY, LatentRequest, RequestOperation, current_request, view_options
 
-from ._translate import native_response
+from ._translate import asking_principal, native_response, text_in
 
-__all__ = ["override_methods"]
+__all__ = ["override_methods", "route_of"]
+
+_RULE_KEY = "cancelable.flask_rule"
+"""Where the `werkzeug.routing.Rule` that a request took stands in its environ."""
 
 _VIEW_IS_OVER_KEY = "cancelable.view_is_over"
 
 
 def override_methods(app: Flask, settings: Settings) -> None:
-    """Have async views interrupted, and cancelled views answered."""
+    """Have marks read, async views interrupted, and cancelled views answered."""
     vars(app).update(
+        preprocess_request=_taking_the_route(app, settings),
         async_to_sync=_interruptible(app.async_to_sync),
         handle_user_exception=_answering(app, settings),
         process_response=_ending_the_view(app.process_response),
     )
     got_request_exception.connect(_remember_error, app)
+
+
+def route_of(environ: Mapping[str, Any]) -> str | None:
+    """The template of the route that a request took."""
+    rule: Rule | None = environ.get(_RULE_KEY)
+    return None if rule is None else text_in(environ, "SCRIPT_NAME").rstrip("/") + rule.rule
+
+
+def _taking_the_route(app: Flask, settings: Settings) -> Callable[..., Any]:
+    """Remember the route as soon as it is known, and give the operation what the view was marked with."""
+    preprocess: Callable[..., Any] = app.preprocess_request
+
+    @wraps(preprocess)
+    def preprocess_request(*args: Any) -> Any:
+        current = _current_request()
+        rule, environ = current.url_rule, current.environ
+        environ[_RULE_KEY] = rule  # not the request: it knows its environ, and would be left to the collector
+        options = None if rule is None else view_options(app.view_functions.get(rule.endpoint))
+        operation = None if options is None else _operation()
+        if options is not None and operation is not None:
+            operation.adopt(options)
+            if options.owner:
+                operation.owner = asking_principal(settings).id
+        return preprocess(*args)
+
+    return preprocess_request
+
+
+def _current_request() -> Request:
+    """Flask's own ``request``, without asking the proxy for each of its attributes: every request comes here."""
+    proxy: Any = request
+    current: Request = proxy._get_current_object()
+    return current
 
 
 def _interruptible(
@@ -85,7 +123,7 @@ def _has_handler(app: Flask, error: Exception) -> bool:
 def _ending_the_view(process: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(process)
     def process_response(*args: Any) -> Any:
-        request.environ[_VIEW_IS_OVER_KEY] = True
+        _current_request().environ[_VIEW_IS_OVER_KEY] = True
         return process(*args)
 
     return process_response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
@@ -21,7 +22,7 @@ from cancelable_core.http_api import (
     query_pairs,
 )
 
-__all__ = ["asking_principal", "endpoint_request", "native_response", "principal_before_request"]
+__all__ = ["asking_principal", "endpoint_request", "native_response", "principal_before_request", "text_in"]
 
 
 def endpoint_request(path: str, settings: Settings) -> EndpointRequest:
@@ -78,3 +79,9 @@ def principal_before_request(app: Flask, environ: dict[str, Any], settings: Sett
         if error.code in NOBODY_STATUSES:
             return Principal()
         raise
+
+
+def text_in(environ: Mapping[str, Any], key: str) -> str:
+    """A path of an environ, which holds bytes disguised as text (PEP 3333)."""
+    value: str = environ.get(key, "")
+    return value if value.isascii() else value.encode("latin-1").decode(errors="replace")

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Unpack, cast
 
-from flask import Flask, Request, current_app, has_app_context, has_request_context, request
-from werkzeug.local import LocalProxy
-from werkzeug.routing import Rule
+from flask import Flask, current_app, has_app_context, has_request_context
 
 from cancelable_core import JobRunner, ThreadSafeRegistry
 from cancelable_core.http_api import Settings, SettingsOptions
 from cancelable_core.servers import (
     CLIENT_ID_KEY,
-    REQUEST_KEY,
-    LatentRequest,
     WebApplication,
     WsgiRequest,
     is_request,
     run_wsgi,
-    view_options,
 )
 
-from ._overrides import override_methods
-from ._translate import asking_principal, principal_before_request
+from ._overrides import override_methods, route_of
+from ._translate import asking_principal, principal_before_request, text_in
 from .blueprint import make_blueprint
 from .cli import make_commands
 
 __all__ = ["CancelableExtension"]
-
-_RULE_KEY = "cancelable.flask_rule"
-"""Where the `werkzeug.routing.Rule` that a request took stands in its environ."""
 
 _CONFIG_PREFIX = "CANCELABLE_"
 
@@ -74,7 +66,6 @@ class CancelableExtension:
             use_running_loop=False,  # async views run on loops that end with the request
         )
         app.register_blueprint(make_blueprint(application))  # first: Flask refuses it when it is too late for all of this
-        app.url_value_preprocessor(partial(_take_route, app, application.settings))
         override_methods(app, application.settings)
         app.wsgi_app = _Middleware(app, application)  # type: ignore[method-assign]  # the documented way
         app.cli.add_command(make_commands())
@@ -140,39 +131,16 @@ class _Middleware:
         self._app = app
         self._wsgi_app: Callable[..., Iterable[bytes]] = app.wsgi_app
         self._application = application
+        self._prefix = application.settings.url_prefix.encode().decode("latin-1")  # as it stands in an environ
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         application = self._application
-        if is_request(environ) or application.serves(_text(environ, "PATH_INFO")):
+        # nearly every path is told apart by its text alone
+        is_ours = self._prefix in environ.get("PATH_INFO", "") and application.serves(text_in(environ, "PATH_INFO"))
+        if is_ours or is_request(environ):
             return self._wsgi_app(environ, start_response)
-        client_id = application.client_id(environ.get(CLIENT_ID_KEY))
+        header = environ.get(CLIENT_ID_KEY)
+        client_id = None if header is None else application.client_id(header)
         asker = None if client_id is None else principal_before_request(self._app, environ, application.settings)
-        request = WsgiRequest(application, environ, start_response, _route_of, client_id, asker)
+        request = WsgiRequest(application, environ, start_response, route_of, client_id, asker)
         return run_wsgi(self._wsgi_app, environ, request)
-
-
-def _text(environ: Mapping[str, Any], key: str) -> str:
-    value: str = environ.get(key, "")
-    return value if value.isascii() else value.encode("latin-1").decode(errors="replace")  # PEP 3333: bytes in disguise
-
-
-def _route_of(environ: Mapping[str, Any]) -> str | None:
-    rule: Rule | None = environ.get(_RULE_KEY)
-    return None if rule is None else _text(environ, "SCRIPT_NAME").rstrip("/") + rule.rule
-
-
-def _take_route(app: Flask, settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:
-    """Remember the route, and give the operation what the view was marked with."""
-    current = cast("LocalProxy[Request]", request)._get_current_object()  # pyright: ignore[reportPrivateUsage]  # documented
-    environ = current.environ
-    environ[_RULE_KEY] = current.url_rule  # not the request: it knows its environ, and would be left to the collector
-    options = None if endpoint is None else view_options(app.view_functions.get(endpoint))
-    if options is None:
-        return
-    latent: LatentRequest | None = environ.get(REQUEST_KEY)
-    operation = None if latent is None else latent.make()
-    if operation is None:
-        return
-    operation.adopt(options)
-    if options.owner:
-        operation.owner = asking_principal(settings).id

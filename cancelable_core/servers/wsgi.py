@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from http.client import responses
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import OperationCancelled, QueueFull
 from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response
@@ -18,8 +18,6 @@ from .latent import REQUEST_KEY, LatentRequest, no_route
 from .wsgi_client import WsgiClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
-
     from ..http_api import EndpointResponse, Principal
     from ..jobs import JobRunner
     from ..registry import ThreadSafeRegistry
@@ -134,7 +132,7 @@ def run_wsgi(
     except BaseException as error:
         request.end(error)
         raise
-    return _Sized(request, cast("Sized", body)) if hasattr(body, "__len__") else request
+    return _Sized(request) if hasattr(body, "__len__") else request
 
 
 def iterate_wsgi_body(
@@ -324,7 +322,8 @@ class _Sized:
 
     __slots__ = ("_request", "close")
 
-    def __init__(self, request: WsgiRequest, body: Sized) -> None:
+    def __init__(self, request: WsgiRequest) -> None:
+        body: Any = request.body
         request.chunks_known = len(body)
         self._request = request
         self.close = request.close
