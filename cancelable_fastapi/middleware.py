@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ class CancelableMiddleware:
             asker=partial(self._who_asks, scope),
         )
 
-    async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _inside(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         latent: LatentRequest = scope[REQUEST_KEY]
         finding: list[object] = []
 
@@ -103,7 +104,7 @@ class CancelableMiddleware:
             if options.owner:
                 finding.append(find_owner_soon(operation, partial(self._owner, scope)))
 
-        await self._app(RoutedScope(scope, found), receive, send)
+        return self._app(RoutedScope(scope, found), receive, send)
 
     async def _who_asks(self, scope: Scope) -> Principal:
         return await self._installed.resolver.resolve(HTTPConnection(scope))

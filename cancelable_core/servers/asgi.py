@@ -152,10 +152,12 @@ async def run_asgi(
         client = scope[CLIENT_KEY] = AsgiClient(receive, is_websocket=is_websocket, port=web.newest_port)
         web.newest_port = client.port
         receive = client.receive
-    request = scope[REQUEST_KEY] = AsgiRequest(web, scope, send, client, route, client_id, chooser)
+    request = scope[REQUEST_KEY] = AsgiRequest(web, scope, send, client, route, client_id, chooser, departures)
     try:
         async with request:
-            await _call(application, scope, receive, request, departures)
+            await application(scope, receive, request.send)
+            if request.held is not None:
+                await request.send_held()
     except OperationCancelled as error:
         if request.made is None or error.operation_id != request.made.id:
             raise
@@ -175,27 +177,6 @@ async def run_asgi(
             await send_response(queue_full_response(error), send)
     finally:
         client.close()
-
-
-async def _call(
-    application: AsgiApplication,
-    scope: Scope,
-    receive: Receive,
-    request: AsgiRequest,
-    departures: tuple[type[Exception], ...],
-) -> None:
-    try:
-        await application(scope, receive, request.send)
-    except departures:
-        request.client_has_gone()
-        raise
-    except OperationCancelled:
-        request.take_back()
-        raise
-    if request.held is not None:
-        await request.send_held()
-    if scope["type"] == "http" and request.has_started and not request.is_complete:
-        request.client_has_gone()  # Starlette leaves a stream without a word then
 
 
 def find_owner_soon(operation: RequestOperation, find_owner: Callable[[], Awaitable[str | None]]) -> object:
@@ -256,11 +237,13 @@ class AsgiRequest(LatentRequest):
         route: Says the template of the route that was taken, by the scope; see `RequestOperation`.
         client_id: The id that its client chose.
         asker: Who chose it.
+        departures: The exceptions by which the framework says that the client has gone.
     """
 
     __slots__ = (
         "_asker",
         "_client_id",
+        "_departures",
         "_native_scope",
         "_route",
         "_says_cancelled",
@@ -281,9 +264,11 @@ class AsgiRequest(LatentRequest):
         route: Callable[[Scope], str | None],
         client_id: str | None,
         asker: Principal | None,
+        departures: tuple[type[Exception], ...],
     ) -> None:
         self.native = scope
         self.client = client
+        self._departures = departures
         self._web = web
         self._send = send
         self._route = route
@@ -321,6 +306,7 @@ class AsgiRequest(LatentRequest):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        self._application_has_ended(exc)
         if exc is None and self.made is None:
             self.end()  # first: whoever looks from now on finds nothing, and has no scope to cancel
             self._native_scope.__exit__(None, None, None)
@@ -334,26 +320,34 @@ class AsgiRequest(LatentRequest):
         finally:
             self.end()
 
-    async def send(self, message: Message) -> None:
+    def _application_has_ended(self, error: BaseException | None) -> None:
+        if error is None:
+            if self.has_started and not (self.is_complete or self.client.is_websocket):
+                self._client_has_gone()  # Starlette leaves a stream without a word then
+        elif isinstance(error, self._departures):
+            self._client_has_gone()
+        elif isinstance(error, OperationCancelled) and self.held is not None:
+            self.held, self.has_started = None, False  # the answer was its last resort, and there is a better one to give
+
+    def _client_has_gone(self) -> None:
+        """Nobody is there for the rest of the response."""
+        self.end(GeneratorExit())
+
+    def send(self, message: Message) -> Awaitable[None]:
         """Send one message of the application's."""
         is_start = message["type"] in _STARTS
         if is_start:
             message = self._start(message)
-        if self.held is not None:
-            self.held.append(message)
-        else:
-            await self._pass_on(message, is_start=is_start)
+        if self.held is None:
+            return self._pass_on(message, is_start=is_start)
+        self.held.append(message)
+        return _nothing_to_send()
 
     async def send_held(self) -> None:
         """The application returned, so that it meant what it said."""
         held, self.held = self.held, None
         for number, message in enumerate(held or ()):
             await self._pass_on(message, is_start=number == 0)
-
-    def take_back(self) -> None:
-        """It raised what it had answered: the answer was its last resort, and there is a better one to give."""
-        if self.held is not None:
-            self.held, self.has_started = None, False
 
     async def _pass_on(self, message: Message, *, is_start: bool) -> None:
         is_last = not is_start and is_last_message(message)
@@ -377,10 +371,6 @@ class AsgiRequest(LatentRequest):
         operation = self.made
         if self.is_complete and (self._says_cancelled or operation is None or not operation.token.is_cancelled):
             self.end()
-
-    def client_has_gone(self) -> None:
-        """Nobody is there for the rest of the response."""
-        self.end(GeneratorExit())
 
     async def finish(self) -> None:
         """End a response that was cut, where the client would wait for the rest for ever."""
@@ -412,6 +402,10 @@ class AsgiRequest(LatentRequest):
         added = operation.response_headers(which, message.get("status", 101), present)
         headers += ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added)
         return {**message, "headers": headers}
+
+
+async def _nothing_to_send() -> None:
+    """For the time being."""
 
 
 def watching_client(application: AsgiApplication) -> AsgiApplication:

@@ -11,7 +11,6 @@ Rules that were learned from runs against real servers (uvicorn, hypercorn, gran
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import Context
 from typing import Any
@@ -55,7 +54,6 @@ class AsgiClient:
     """
 
     __slots__ = (
-        "_after_completion",
         "_ahead",
         "_ahead_bytes",
         "_changed",
@@ -73,6 +71,7 @@ class AsgiClient:
         "_task",
         "_tell",
         "has_gone",
+        "is_websocket",
         "port",
     )
 
@@ -89,15 +88,14 @@ class AsgiClient:
         self._task: object = None
         self._scope: anyio.CancelScope | None = None
         self._closed = False
-        self._ahead: deque[Message] = deque()
+        self._ahead: list[Message] = []
         self._ahead_bytes = 0
         self._changed: list[anyio.Event] = []
         self._farewell: Message | None = None
         self._error: Exception | None = None
         self.has_gone = False
         """Whether the client was seen to have gone before its response was complete."""
-        # a server may have nothing more to say of a request; of a WebSocket it always has
-        self._after_completion: Message | None = None if is_websocket else {"type": "http.disconnect"}
+        self.is_websocket = is_websocket
         self._is_completing = self._is_complete = False
 
     # --- the watch
@@ -205,13 +203,13 @@ class AsgiClient:
                 message = await self._pass_through()
                 if self._farewell is None:
                     return message
-            elif self._is_complete and self._after_completion is not None:
-                return self._after_completion
+            elif self._is_complete and not self.is_websocket:
+                return {"type": "http.disconnect"}  # a server may have nothing more to say; of a WebSocket it always has
             else:
                 await self._change()
 
     def _next_ahead(self) -> Message:
-        message = self._ahead.popleft()
+        message = self._ahead.pop(0)  # of few, which `MESSAGE_BYTES` sees to
         was_full = self._ahead_bytes >= LOOK_AHEAD_BYTES
         self._ahead_bytes -= _size(message)
         if was_full:

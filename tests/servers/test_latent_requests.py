@@ -534,7 +534,7 @@ async def test_an_endpoint_that_raises_fails(store: OperationStore, looks: bool)
 def asgi_request(store: OperationStore, of: type[AsgiRequest] = AsgiRequest) -> AsgiRequest:
     web = WebApplication(Settings(registry=store))
     scope = {"type": "http", "method": "GET"}
-    return of(web, scope, drop, AsgiClient(receive_nothing), lambda scope: "/x", None, None)
+    return of(web, scope, drop, AsgiClient(receive_nothing), lambda scope: "/x", None, None, ())
 
 
 async def test_a_cancel_during_the_end_of_the_block_hits_nothing_else(store: OperationStore) -> None:
