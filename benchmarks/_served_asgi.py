@@ -1,4 +1,7 @@
-"""What `bench_asgi` has uvicorn serve: one answer by three applications, several ways each, chosen by the path."""
+"""What `bench_asgi` has uvicorn serve: one answer by three applications, several ways each, chosen by the path.
+
+Django's are in `_served_django`.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,10 @@ from contextvars import ContextVar
 from typing import Annotated, Any
 
 import anyio
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.conf import settings
-from django.core.asgi import get_asgi_application
-from django.http import HttpRequest, HttpResponse
-from django.urls import path
 from fastapi import Depends, FastAPI
 from fastapi.responses import PlainTextResponse
 
-from cancelable_core.servers import AsgiApplication, CancelableAsgi, Receive, Scope, Send, cancelable_view
+from cancelable_core.servers import AsgiApplication, CancelableAsgi, Receive, Scope, Send
 from cancelable_fastapi import CurrentOperation, install
 
 
@@ -103,54 +101,6 @@ def on_fastapi(
     return app
 
 
-async def hello(request: HttpRequest) -> HttpResponse:
-    return HttpResponse("hello", headers={"Content-Length": "5"})
-
-
-@cancelable_view
-async def marked_hello(request: HttpRequest) -> HttpResponse:
-    return HttpResponse("hello", headers={"Content-Length": "5"})
-
-
-urlpatterns = [path("", hello), path("marked/", marked_hello)]
-
-settings.configure(
-    SECRET_KEY="benchmarks only",
-    ALLOWED_HOSTS=["127.0.0.1"],
-    ROOT_URLCONF=__name__,
-    INSTALLED_APPS=["cancelable_django"],
-    LOGGING_CONFIG=None,
-)
-
-
-def on_django(*middleware: str) -> AsgiApplication:
-    """Django, with this middleware."""
-    settings.MIDDLEWARE = list(middleware)
-    application: AsgiApplication = get_asgi_application()
-    return application
-
-
-class NoOpMiddleware:
-    """Django's idea of the least: for async views, and for plain ones."""
-
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self._get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> Any:
-        return self._acall(request) if self._is_async else self._get_response(request)
-
-    async def _acall(self, request: HttpRequest) -> Any:
-        return await self._get_response(request)
-
-
-_ours_on_django = on_django("cancelable_django.middleware.CancelableMiddleware")
-
 APPLICATIONS: dict[str, AsgiApplication] = {
     "function/bare": function,
     "function/no-op": NoOp(function),
@@ -163,15 +113,16 @@ APPLICATIONS: dict[str, AsgiApplication] = {
     "fastapi/dependency": on_fastapi(with_dependency),
     "fastapi/unused": on_fastapi(with_suite=True),
     "fastapi/used": on_fastapi(with_operation, with_suite=True),
-    "django/bare": on_django(),
-    "django/no-op": on_django(f"{__name__}.NoOpMiddleware"),
-    "django/unused": _ours_on_django,
-    "django/used": _ours_on_django,
 }
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Pass on to the application that the path names."""
     chosen = scope["path"].strip("/")
+    if chosen.startswith("django/") and chosen not in APPLICATIONS:
+        # only now: once a view of a process is marked, FastAPI's routes are asked for marks as well
+        from _served_django import APPLICATIONS as on_django
+
+        APPLICATIONS.update(on_django)
     inside = {**scope, "path": "/marked/" if chosen == "django/used" else "/"}
     await APPLICATIONS[chosen](inside, receive, send)

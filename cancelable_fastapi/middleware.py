@@ -18,6 +18,7 @@ from cancelable_core.servers import (
     REQUEST_KEY,
     LatentRequest,
     WebApplication,
+    any_view_is_marked,
     find_owner_soon,
     is_operation,
     run_asgi,
@@ -92,6 +93,8 @@ class CancelableMiddleware:
         )
 
     def _inside(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if not any_view_is_marked():
+            return self._app(scope, receive, send)
         latent: LatentRequest = scope[REQUEST_KEY]
         finding: list[object] = []
 

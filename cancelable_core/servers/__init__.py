@@ -15,7 +15,7 @@ from .asgi_client import AsgiClient, Receive, Scope, Send
 from .latent import REQUEST_KEY, LatentRequest
 from .request_scope import CLIENT_KEY, ClientWatch, RequestOperation, current_request
 from .shutdown import ShutdownHook, answer_lifespan, install_shutdown_hook, lifespan_of
-from .view_options import ViewMark, ViewOptions, cancelable_view, view_options
+from .view_options import ViewMark, ViewOptions, any_view_is_marked, cancelable_view, view_options
 from .wsgi import CLIENT_ID_KEY, CancelableWsgi, WsgiRequest, is_request, iterate_wsgi_body, run_wsgi
 from .wsgi_client import WsgiClient
 
@@ -40,6 +40,7 @@ __all__ = [
     "WsgiClient",
     "WsgiRequest",
     "answer_lifespan",
+    "any_view_is_marked",
     "cancelable_view",
     "close_code",
     "current_request",

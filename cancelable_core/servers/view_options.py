@@ -10,7 +10,7 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
 from ..http_api import checks
 
-__all__ = ["AS_APP", "AsApp", "ViewMark", "ViewOptions", "cancelable_view", "view_options"]
+__all__ = ["AS_APP", "AsApp", "ViewMark", "ViewOptions", "any_view_is_marked", "cancelable_view", "view_options"]
 
 V = TypeVar("V", bound=Callable[..., Any])
 
@@ -25,6 +25,7 @@ class AsApp:
 AS_APP: Final = AsApp()
 
 _MARK = "__cancelable_view__"
+_any_is_marked = False
 
 _check_limit = checks.seconds(above_minimum=True, unset=True)
 
@@ -96,15 +97,22 @@ def cancelable_view(
     }
 
     def mark(view: V) -> V:
+        global _any_is_marked
         if not callable(view):
             raise TypeError(f"cancelable_view marks a view, not {type(view).__name__}; give options by their names")
         try:
             setattr(view, _MARK, replace(view_options(view) or ViewOptions(), **given))
         except AttributeError as error:
             raise TypeError(f"{view!r} takes no marks; mark the function or the class that it is of") from error
+        _any_is_marked = True
         return view
 
     return mark if view is None else mark(view)
+
+
+def any_view_is_marked() -> bool:
+    """Whether a view was ever marked in this process: until then nobody need look for marks."""
+    return _any_is_marked
 
 
 def view_options(view: object) -> ViewOptions | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -97,3 +99,13 @@ def test_a_foreign_attribute_of_that_name_is_no_mark() -> None:
     view = _fresh()
     view.__cancelable_view__ = {"timeout_seconds": 5}
     assert view_options(view) is None
+
+
+def test_it_is_known_whether_any_view_is_marked() -> None:
+    of_a_process = """
+from cancelable_core.servers import any_view_is_marked, cancelable_view
+assert not any_view_is_marked()
+cancelable_view(lambda: None)
+assert any_view_is_marked()
+"""
+    subprocess.run([sys.executable, "-c", of_a_process], check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -20,10 +21,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cancelable_core import Cancelable, CancelableError, CancelationReason, OperationCancelled, OperationTimedOut
 from cancelable_core.http_api import AllowAll, Principal, canonical_operation_id
-from cancelable_core.servers import REQUEST_KEY
+from cancelable_core.servers import REQUEST_KEY, cancelable_view
 from cancelable_core.wakeup import is_native_cancelation
 from cancelable_fastapi import CurrentOperation, current_operation
 from tests.collector import no_collector
@@ -422,6 +424,35 @@ async def test_name_has_the_method_asked_for(visit: Visit) -> None:
     assert visit.operation.name == "DELETE /work"
 
 
+@pytest.fixture(params=[False, True], ids=["no view marked", "some view marked"])
+def marks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routes are looked at for marks only where there are some."""
+    monkeypatch.setattr(sys.modules[cancelable_view.__module__], "_any_is_marked", request.param)
+
+
+@pytest.mark.usefixtures("marks")
+async def test_layers_around_see_what_is_written_into_the_scope(visit: Visit) -> None:
+    seen: list[Scope] = []
+
+    class Around:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self._app(scope, receive, send)
+            seen.append(scope)
+
+    async def work(request: Request) -> None:
+        request.scope["said"] = "hello"
+
+    with installed() as (app, _):
+        app.add_middleware(Around)
+        app.get("/work/{what}")(work)
+        assert (await ask(app, "/work/hard")).status_code == 200
+    assert (seen[0]["path_params"], seen[0]["said"]) == ({"what": "hard"}, "hello")
+
+
+@pytest.mark.usefixtures("marks")
 @names_plain_routes
 async def test_name_has_the_mount_prefix(visit: Visit) -> None:
     inner, deeper = FastAPI(), APIRouter()
@@ -435,6 +466,7 @@ async def test_name_has_the_mount_prefix(visit: Visit) -> None:
     assert visit.operation.name == "GET /office/api/sub/reports/{year}"
 
 
+@pytest.mark.usefixtures("marks")
 @names_plain_routes
 async def test_name_of_a_plain_starlette_application_s_route(visit: Visit) -> None:
     def endpoint(request: Request) -> PlainTextResponse:
@@ -448,6 +480,7 @@ async def test_name_of_a_plain_starlette_application_s_route(visit: Visit) -> No
     assert visit.operation.name == "GET /sub/reports/{year}"
 
 
+@pytest.mark.usefixtures("marks")
 async def test_name_of_a_mounted_asgi_application_is_its_mount(visit: Visit) -> None:
     async def asgi(scope: Any, receive: Any, send: Any) -> None:
         with visit.here():
@@ -461,6 +494,7 @@ async def test_name_of_a_mounted_asgi_application_is_its_mount(visit: Visit) -> 
     assert visit.operation.name == "GET /sub/files"
 
 
+@pytest.mark.usefixtures("marks")
 async def test_name_never_has_the_path_where_there_is_no_route(visit: Visit) -> None:
     async def not_found(request: Request, error: Exception) -> JSONResponse:
         with visit.here():

@@ -23,6 +23,8 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
     headers = [(b"content-type", b"text/plain")]
     if what == "collect":
         gc.collect()
+    if what == "fail":
+        raise LookupError(key)
     if what == "await-stalled":
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for chunk in work.await_stalled_chunks(key):
