@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from types import FunctionType
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -180,8 +181,8 @@ def _adopt_options(view: Any, request: HttpRequest) -> RequestOperation | None:
 
 def _options_of(view: Any, request: HttpRequest) -> ViewOptions | None:
     """What a view was marked with. Those of Django REST framework name their class, and a ViewSet's action, their own way."""
-    if not getattr(view, "__dict__", view):
-        return None  # most: a function that nothing was written on
+    if type(view) is FunctionType and not vars(view):
+        return None  # as most: nothing was written on it
     actions, of_class = getattr(view, "actions", None), getattr(view, "cls", None)
     methods = cast("dict[str, str]", actions) if isinstance(actions, dict) else {}
     action = getattr(of_class, methods.get(str(request.method).lower(), ""), None)

@@ -137,7 +137,7 @@ class _Middleware:
         application = self._application
         # nearly every path is told apart by its text alone
         is_ours = self._prefix in environ.get("PATH_INFO", "") and application.serves(text_in(environ, "PATH_INFO"))
-        if is_ours or is_request(environ):
+        if is_request(environ) or is_ours:
             return self._wsgi_app(environ, start_response)
         header = environ.get(CLIENT_ID_KEY)
         client_id = None if header is None else application.client_id(header)

@@ -333,15 +333,15 @@ class AsgiRequest(LatentRequest):
         """Nobody is there for the rest of the response."""
         self.end(GeneratorExit())
 
-    def send(self, message: Message) -> Awaitable[None]:
+    async def send(self, message: Message) -> None:
         """Send one message of the application's."""
         is_start = message["type"] in _STARTS
         if is_start:
             message = self._start(message)
-        if self.held is None:
-            return self._pass_on(message, is_start=is_start)
-        self.held.append(message)
-        return _nothing_to_send()
+        if self.held is not None:
+            self.held.append(message)
+        else:
+            await self._pass_on(message, is_start=is_start)
 
     async def send_held(self) -> None:
         """The application returned, so that it meant what it said."""
@@ -402,10 +402,6 @@ class AsgiRequest(LatentRequest):
         added = operation.response_headers(which, message.get("status", 101), present)
         headers += ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added)
         return {**message, "headers": headers}
-
-
-async def _nothing_to_send() -> None:
-    """For the time being."""
 
 
 def watching_client(application: AsgiApplication) -> AsgiApplication:

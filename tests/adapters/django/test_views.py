@@ -226,6 +226,20 @@ def _decorated_view(visit: Visit) -> Any:
     return functools.wraps(marked)(lambda request: marked(request))
 
 
+def _partial_view(visit: Visit) -> Any:
+    return functools.partial(_named_view(visit))
+
+
+def _callable_instance(visit: Visit) -> Any:
+    @cancelable_view(name="the report")
+    class Report:  # as Django's feeds are
+        def __call__(self, request: HttpRequest) -> HttpResponse:
+            with visit.view():
+                return HttpResponse()
+
+    return Report()
+
+
 def _named_class(visit: Visit) -> Any:
     @cancelable_view(name="the report")
     class Report(View):
@@ -296,6 +310,8 @@ def _drf_action(visit: Visit) -> Any:
 MARKED = [
     _named_view,
     _decorated_view,
+    _partial_view,
+    _callable_instance,
     _named_class,
     _named_dispatch,
     _drf_class,
