@@ -143,6 +143,13 @@ class DjangoRequest(LatentRequest):
         self._is_followed = is_followed
         request.META[REQUEST_KEY] = self
 
+    def __call__(self) -> None:
+        """The response is closed."""
+        self.end()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial, (int,)  # in a cache, a response is closed without its request
+
     def _create(self, native: HttpRequest) -> RequestOperation:
         client_id, asker = self._chosen
         operation = self.application.new_request(
@@ -198,7 +205,7 @@ def _quiet(response: EndpointResponse) -> HttpResponseBase:
 
 def _follow(latent: DjangoRequest, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """End the request with the response's last byte, however that comes about."""
-    is_stream = response.streaming and not isinstance(response, FileResponse)
+    is_stream = isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse)
     operation = latent.make() if is_stream else latent.made
     if operation is not None:
         operation.response_started()
@@ -211,16 +218,7 @@ def _follow(latent: DjangoRequest, request: HttpRequest, response: HttpResponseB
         latent.is_complete = True  # all that is left to do is to send it
         if operation is not None:
             operation.response_completed()
-    close = response.close
-
-    def close_and_end() -> None:
-        vars(response).pop("close", None)  # this, which knows the response: the two would be left to the collector
-        try:
-            close()
-        finally:
-            latent.end()
-
-    response.close = close_and_end  # type: ignore[method-assign]  # every handler calls it once the response is out
+    cast(Any, response)._resource_closers.append(latent)  # every handler closes it once it is out; Django's own add to these
     return response
 
 

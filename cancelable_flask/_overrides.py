@@ -13,20 +13,19 @@ from cancelable_core import OperationCancelled, QueueFull, current_operation
 from cancelable_core.http_api import EndpointResponse, Settings, cancelled_response, queue_full_response
 from cancelable_core.servers import REQUEST_KEY, LatentRequest, RequestOperation, current_request, view_options
 
-from ._translate import asking_principal, native_response, text_in
+from ._translate import asking_principal, native_response
 
-__all__ = ["override_methods", "route_of"]
+__all__ = ["override_methods", "route_of", "take_route"]
 
-_RULE_KEY = "cancelable.flask_rule"
-"""Where the `werkzeug.routing.Rule` that a request took stands in its environ."""
+_ROUTE_KEY = "cancelable.flask_route"
+"""Where the root path and the `werkzeug.routing.Rule` of a request stand in its environ."""
 
 _VIEW_IS_OVER_KEY = "cancelable.view_is_over"
 
 
 def override_methods(app: Flask, settings: Settings) -> None:
-    """Have marks read, async views interrupted, and cancelled views answered."""
+    """Have async views interrupted, and cancelled views answered."""
     vars(app).update(
-        preprocess_request=_taking_the_route(app, settings),
         async_to_sync=_interruptible(app.async_to_sync),
         handle_user_exception=_answering(app, settings),
         process_response=_ending_the_view(app.process_response),
@@ -36,28 +35,24 @@ def override_methods(app: Flask, settings: Settings) -> None:
 
 def route_of(environ: Mapping[str, Any]) -> str | None:
     """The template of the route that a request took."""
-    rule: Rule | None = environ.get(_RULE_KEY)
-    return None if rule is None else text_in(environ, "SCRIPT_NAME").rstrip("/") + rule.rule
+    route: tuple[str, Rule] | None = environ.get(_ROUTE_KEY)
+    return None if route is None else route[0].rstrip("/") + route[1].rule
 
 
-def _taking_the_route(app: Flask, settings: Settings) -> Callable[..., Any]:
-    """Remember the route as soon as it is known, and give the operation what the view was marked with."""
-    preprocess: Callable[..., Any] = app.preprocess_request
-
-    @wraps(preprocess)
-    def preprocess_request(*args: Any) -> Any:
-        current = _current_request()
-        rule, environ = current.url_rule, current.environ
-        environ[_RULE_KEY] = rule  # not the request: it knows its environ, and would be left to the collector
-        options = None if rule is None else view_options(app.view_functions.get(rule.endpoint))
-        operation = None if options is None else _operation()
-        if options is not None and operation is not None:
-            operation.adopt(options)
-            if options.owner:
-                operation.owner = asking_principal(settings).id
-        return preprocess(*args)
-
-    return preprocess_request
+def take_route(app: Flask, settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:
+    """Remember the route, and give the operation what the view was marked with: Flask's ``url_value_preprocessor``."""
+    current = _current_request()
+    if current.url_rule is None:
+        return
+    # not the request: it knows its environ, and would be left to the collector
+    current.environ[_ROUTE_KEY] = current.root_path, current.url_rule
+    options = view_options(app.view_functions.get(current.url_rule.endpoint))
+    operation = None if options is None else _operation()
+    if options is None or operation is None:
+        return
+    operation.adopt(options)
+    if options.owner:
+        operation.owner = asking_principal(settings).id
 
 
 def _current_request() -> Request:

@@ -19,7 +19,7 @@ from cancelable_core.servers import (
     run_wsgi,
 )
 
-from ._overrides import override_methods, route_of
+from ._overrides import override_methods, route_of, take_route
 from ._translate import asking_principal, principal_before_request, text_in
 from .blueprint import make_blueprint
 from .cli import make_commands
@@ -66,6 +66,7 @@ class CancelableExtension:
             use_running_loop=False,  # async views run on loops that end with the request
         )
         app.register_blueprint(make_blueprint(application))  # first: Flask refuses it when it is too late for all of this
+        app.url_value_preprocessor(partial(take_route, app, application.settings))
         override_methods(app, application.settings)
         app.wsgi_app = _Middleware(app, application)  # type: ignore[method-assign]  # the documented way
         app.cli.add_command(make_commands())

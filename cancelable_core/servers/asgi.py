@@ -155,9 +155,14 @@ async def run_asgi(
     request = scope[REQUEST_KEY] = AsgiRequest(web, scope, send, client, route, client_id, chooser, departures)
     try:
         async with request:
-            await application(scope, receive, request.send)
-            if request.held is not None:
-                await request.send_held()
+            try:
+                await application(scope, receive, request.send)
+                if request.held is not None:
+                    await request.send_held()
+            except BaseException as error:
+                request.application_has_ended(error)
+                raise
+            request.application_has_ended(None)
     except OperationCancelled as error:
         if request.made is None or error.operation_id != request.made.id:
             raise
@@ -306,7 +311,6 @@ class AsgiRequest(LatentRequest):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._application_has_ended(exc)
         if exc is None and self.made is None:
             self.end()  # first: whoever looks from now on finds nothing, and has no scope to cancel
             self._native_scope.__exit__(None, None, None)
@@ -320,7 +324,8 @@ class AsgiRequest(LatentRequest):
         finally:
             self.end()
 
-    def _application_has_ended(self, error: BaseException | None) -> None:
+    def application_has_ended(self, error: BaseException | None) -> None:
+        """It returned, or raised: a response under way ends here."""
         if error is None:
             if self.has_started and not (self.is_complete or self.client.is_websocket):
                 self._client_has_gone()  # Starlette leaves a stream without a word then

@@ -111,7 +111,10 @@ def cancelable_view(
 
 
 def any_view_is_marked() -> bool:
-    """Whether a view was ever marked in this process: until then nobody need look for marks."""
+    """Whether a view was ever marked in this process: until then nobody need look for marks.
+
+    FastAPI asks when a request comes in: one that itself imports the first marked view of its process is not given its mark.
+    """
     return _any_is_marked
 
 
