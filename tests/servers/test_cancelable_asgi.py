@@ -611,3 +611,22 @@ async def test_owner_that_cannot_be_found_out_is_logged(caplog: pytest.LogCaptur
 
     await call(make(application), scope(), AsgiServer())
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_error_while_a_request_ends_leaves_no_scope_behind() -> None:
+    def fail(scope: Any) -> str:
+        raise LookupError("no route")
+
+    async def begin_only(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> Any:
+        await anyio.sleep_forever()
+
+    async def send(message: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group():  # which would complain of a scope that was not left
+        with pytest.raises(LookupError, match="no route"):
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+            await CancelableAsgi(begin_only, route=fail, registry=OperationStore())(scope, receive, send)

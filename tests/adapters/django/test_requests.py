@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.db import connections
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified, StreamingHttpResponse
 from django.test import Client
 from django.urls import include, path, re_path
 from django.views.decorators.cache import cache_page
@@ -579,3 +580,52 @@ def test_a_request_is_freed_with_its_response(asks: str) -> None:
         close()
         del chunks, close
         assert [reference() for reference in known] == [None, None, None]
+
+
+def test_pages_are_cached_for_the_whole_site(ask: Ask) -> None:
+    made: list[object] = []
+
+    def page(request: HttpRequest) -> HttpResponse:
+        made.append(request)
+        return HttpResponse("a page")
+
+    layers = [CACHE_LAYERS[0], *MIDDLEWARE[:-1], CACHE_LAYERS[1], MIDDLEWARE[-1]]
+    with site(path("work", page), CACHES=CACHE, MIDDLEWARE=layers):
+        caches["default"].clear()
+        answers = [ask("/work").result() for _ in range(3)]
+        caches["default"].clear()
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"a page")] * 3
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_layer_may_wrap_the_close_of_a_response_and_take_that_back(streams: bool) -> None:
+    closed: list[str] = []
+
+    def wrapping(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+        def layer(request: HttpRequest) -> Any:
+            response = get_response(request)
+            inner = response.close
+
+            def close() -> None:
+                inner()
+                closed.append("outer")
+                del response.close
+
+            response.close = close
+            return response
+
+        return layer
+
+    def view(request: HttpRequest) -> Any:
+        operations.append(current_operation())
+        return StreamingHttpResponse(iter([b"hello"])) if streams else HttpResponse("hello")
+
+    operations: list[Any] = []
+    this = sys.modules[__name__]
+    vars(this)["wrapping"] = wrapping
+    with site(path("", view), MIDDLEWARE=[f"{__name__}.wrapping", MIDDLEWARE[-1]]):
+        _, chunks, close = start_wsgi("/")
+        assert list(chunks) == [b"hello"]
+        close()
+    assert (closed, operations[0].status) == (["outer"], "completed")

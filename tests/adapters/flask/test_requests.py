@@ -8,13 +8,14 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from wsgiref.util import setup_testing_defaults
+from wsgiref.util import setup_testing_defaults, shift_path_info
 
 import anyio
 import pytest
-from flask import Blueprint, Flask, Response, abort, current_app, request
+from flask import Blueprint, Flask, Response, abort, current_app, g, request
 from flask.views import MethodView
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import run_wsgi_app
 
 from cancelable_core import (
     Cancelable,
@@ -28,7 +29,7 @@ from cancelable_core import (
 from cancelable_core.http_api import Principal, canonical_operation_id
 from cancelable_core.servers import REQUEST_KEY
 from cancelable_core.store import OperationStore
-from cancelable_flask import cancelable_view, current_operation
+from cancelable_flask import CancelableExtension, CancelableFlask, cancelable_view, current_operation
 from tests.collector import no_collector
 
 from .helpers import Exchange, Visit, ask, happens, make_app
@@ -502,3 +503,37 @@ def test_a_request_is_freed_with_its_response(asks: str) -> None:
         body.close()
         del environ, body
         assert [reference() for reference in known] == [None, None]
+
+
+def test_a_name_keeps_to_its_route_whatever_becomes_of_the_environ() -> None:
+    app, _ = make_app()
+    inner, _ = make_app()
+    operations: list[Any] = []
+
+    @app.get("/tenants/<tenant>/<path:rest>")
+    def hand_on(tenant: str, rest: str) -> str:
+        operations.append(current_operation())
+        shift_path_info(request.environ)
+        shift_path_info(request.environ)
+        return str(run_wsgi_app(inner, request.environ)[1])
+
+    assert app.test_client().get("/tenants/acme/nowhere").text.startswith("404")
+    assert operations[0].name == "GET /tenants/<tenant>/<path:rest>"
+
+
+def test_the_owner_is_asked_for_after_what_an_application_finds_out_first() -> None:
+    app = CancelableFlask("app_of_this_test")
+
+    @app.url_value_preprocessor  # type: ignore[untyped-decorator,unused-ignore]
+    def take_tenant(endpoint: str | None, values: dict[str, Any] | None) -> None:
+        g.tenant = (values or {}).pop("tenant", None)
+
+    app.register_extension(CancelableExtension(principal=lambda request: g.tenant))
+
+    @app.get("/<tenant>/work")
+    @cancelable_view(owner=True)
+    def work() -> str:
+        operation = current_operation()
+        return "" if operation is None else str(operation.owner)
+
+    assert app.test_client().get("/acme/work").text == "acme"
