@@ -28,7 +28,7 @@ class Cost:
     processor: float
     """Of the process that serves. Client and server share the machine, and most of a request is spent between them."""
     clock: float
-    """What is left of it is throughput, where the client keeps the server busy."""
+    """Where the client keeps the server busy, its inverse is the throughput."""
 
 
 class Worker:
@@ -77,7 +77,10 @@ class Worker:
             answers[connection] = b""
         left = requests - len(answers)
         while answers:
-            for key, _ in self._selector.select(30):
+            ready = self._selector.select(30)
+            if not ready:
+                raise TimeoutError(f"no answer at /{path}")
+            for key, _ in ready:
                 connection = key.fileobj
                 assert isinstance(connection, socket.socket)
                 received = connection.recv(65_536)

@@ -27,7 +27,7 @@ logger = logging.getLogger("cancelable_core")
 _MOST_UNSEEN = 256
 """So many entries may wait for the thread's next waking; most of them are disarmed by then and never touch the heap.
 
-As many disarmed ones, besides one for each that is armed, may lie in the heap before it is compacted.
+As many disarmed ones, besides one for each that was armed the last time, may lie in the heap before it is compacted.
 """
 
 
