@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial, wraps
 from typing import Any
 
-from flask import Flask, Request, got_request_exception, has_request_context, request
-from werkzeug.routing import Rule
+from flask import Flask, got_request_exception, has_request_context, request
 
 from cancelable_core import OperationCancelled, QueueFull, current_operation
 from cancelable_core.http_api import EndpointResponse, Settings, cancelled_response, queue_full_response
-from cancelable_core.servers import REQUEST_KEY, LatentRequest, RequestOperation, current_request, view_options
+from cancelable_core.servers import current_request
 
-from ._translate import asking_principal, native_response
+from ._routing import native_request, operation_of_request
+from ._translate import native_response
 
-__all__ = ["override_methods", "route_of", "take_route"]
-
-_ROUTE_KEY = "cancelable.flask_route"
-"""Where the root path and the `werkzeug.routing.Rule` of a request stand in its environ."""
+__all__ = ["override_methods"]
 
 _VIEW_IS_OVER_KEY = "cancelable.view_is_over"
 
@@ -31,35 +28,6 @@ def override_methods(app: Flask, settings: Settings) -> None:
         process_response=_ending_the_view(app.process_response),
     )
     got_request_exception.connect(_remember_error, app)
-
-
-def route_of(environ: Mapping[str, Any]) -> str | None:
-    """The template of the route that a request took."""
-    route: tuple[str, Rule] | None = environ.get(_ROUTE_KEY)
-    return None if route is None else route[0].rstrip("/") + route[1].rule
-
-
-def take_route(app: Flask, settings: Settings, endpoint: str | None, values: dict[str, Any] | None) -> None:
-    """Remember the route, and give the operation what the view was marked with: Flask's ``url_value_preprocessor``."""
-    current = _current_request()
-    if current.url_rule is None:
-        return
-    # not the request: it knows its environ, and would be left to the collector
-    current.environ[_ROUTE_KEY] = current.root_path, current.url_rule
-    options = view_options(app.view_functions.get(current.url_rule.endpoint))
-    operation = None if options is None else _operation()
-    if options is None or operation is None:
-        return
-    operation.adopt(options)
-    if options.owner:
-        operation.owner = asking_principal(settings).id
-
-
-def _current_request() -> Request:
-    """Flask's own ``request``, without asking the proxy for each of its attributes: every request comes here."""
-    proxy: Any = request
-    current: Request = proxy._get_current_object()
-    return current
 
 
 def _interruptible(
@@ -96,7 +64,7 @@ def _answering(app: Flask, settings: Settings) -> Callable[..., Any]:
         *before, error = args  # newer Flasks pass their context before it
         request.environ[_VIEW_IS_OVER_KEY] = True
         answer: EndpointResponse | None = None
-        operation = _operation() if isinstance(error, OperationCancelled) else None  # a 404 is no reason to look
+        operation = operation_of_request() if isinstance(error, OperationCancelled) else None  # a 404 is no reason to look
         own = None if operation is None else operation.cancelation_in(error)
         if operation is not None and own is not None:
             operation.failed_with(own)
@@ -118,18 +86,13 @@ def _has_handler(app: Flask, error: Exception) -> bool:
 def _ending_the_view(process: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(process)
     def process_response(*args: Any) -> Any:
-        _current_request().environ[_VIEW_IS_OVER_KEY] = True
+        native_request().environ[_VIEW_IS_OVER_KEY] = True
         return process(*args)
 
     return process_response
 
 
 def _remember_error(sender: Flask, exception: BaseException, **_: Any) -> None:
-    operation = _operation()
+    operation = operation_of_request()
     if operation is not None:
         operation.failed_with(exception)
-
-
-def _operation() -> RequestOperation | None:
-    latent: LatentRequest | None = request.environ.get(REQUEST_KEY)
-    return None if latent is None else latent.make()

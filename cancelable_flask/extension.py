@@ -19,7 +19,8 @@ from cancelable_core.servers import (
     run_wsgi,
 )
 
-from ._overrides import override_methods, route_of, take_route
+from ._overrides import override_methods
+from ._routing import route_of, take_route
 from ._translate import asking_principal, principal_before_request, text_in
 from .blueprint import make_blueprint
 from .cli import make_commands
