@@ -944,6 +944,11 @@ class Cancelable:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        return self._leave_scope(exc_type, exc, traceback)
+
+    def _leave_scope(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
         assert self._scope is not None
         self._deadline_is_past()
         try:

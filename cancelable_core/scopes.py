@@ -10,7 +10,7 @@ from .token import CancelationToken
 from .wakeup import is_native_cancelation, new_cancel_scope, running_port, was_asked_to_stop
 
 if TYPE_CHECKING:
-    from .wakeup import CancelScope, Port
+    from .wakeup import EnteredScope, Port
 
 __all__ = ["TokenScope"]
 
@@ -26,10 +26,10 @@ class TokenScope(Watcher):
             raise RuntimeError("async with needs a running event loop (asyncio or trio); use a plain with in threads")
         self.port: Port | None = port
         self._token = token
-        self._scope: CancelScope | None = None
+        self._scope: EnteredScope | None = None
 
     @classmethod
-    def around(cls, scope: CancelScope, token: CancelationToken, port: Port) -> Self:
+    def around(cls, scope: EnteredScope, token: CancelationToken, port: Port) -> Self:
         """The same for a scope that was entered already, by the task that will leave it here. Any thread."""
         adopted = cls.__new__(cls)
         adopted.port, adopted._token, adopted._scope = port, token, scope

@@ -32,7 +32,7 @@ from .token import CancelationToken
 __all__ = ["UNSEEN", "EndToken", "OperationStore", "default_store", "every_store", "replace_default_store"]
 
 _LATENCIES_KEPT = 1_000
-_UNSEEN_KEPT = 1_000
+_UNSEEN_KEPT = 100
 """So many entries that completed unseen are left to whoever looks next."""
 
 _NOTES_KEPT = 1_000
@@ -162,7 +162,7 @@ class OperationStore:
         self._notes: deque[tuple[Entry, OperationStatus | None]] = deque()  # what an entry has become; None: it ended
         self.latent: dict[Latent, bool] = {}
         """Entries to be made as soon as somebody looks at what is live. They come and go by themselves."""
-        self._unseen: deque[tuple[list[object], OperationKind, float]] = deque()  # claims, kind and duration of latent entries
+        self._unseen: deque[tuple[list[object], float]] = deque()  # claims and duration of latent requests
         self._end_tokens_due: deque[EndToken] = deque()
         self._tallies = {kind: _Tally() for kind in OperationKind}
         self._history: dict[OperationKind, OrderedDict[str, OperationContext]] = {kind: OrderedDict() for kind in OperationKind}
@@ -213,12 +213,12 @@ class OperationStore:
         if len(self._notes) > _NOTES_KEPT:
             time.sleep(_PAUSE_SECONDS)  # and goes on in any case: the one inside may be this very thread
 
-    def count_unseen(self, claims: list[object], kind: OperationKind, seconds: float) -> None:
-        """A latent entry completes after so long, if nobody has looked: to be called before that is claimed, and `latent` left.
+    def count_unseen(self, claims: list[object], seconds: float) -> None:
+        """A latent request completes after so long, if nobody has looked. Call it before that is claimed, and `latent` left.
 
-        So whoever looks finds the entry here or there. Its claims tell whether it counts, and that it does so once.
+        So whoever looks finds the request here or there. Its claims tell whether it counts, and that it does so once.
         """
-        self._unseen.append((claims, kind, seconds))
+        self._unseen.append((claims, seconds))
         if len(self._unseen) >= _UNSEEN_KEPT:
             self._tidy()
 
@@ -265,15 +265,23 @@ class OperationStore:
                 del self._live[entry.id]
             elif entry.counted_as is not OperationStatus.CANCELLING:  # a job may be told to stop before it starts
                 self._move(entry, status)
-        while self._unseen:
-            claims, kind, seconds = self._unseen.popleft()
+        if self._unseen:
+            self._count_all_unseen()
+
+    def _count_all_unseen(self) -> None:
+        unseen, count, total_seconds = self._unseen, 0, 0.0
+        while unseen:
+            claims, seconds = unseen.popleft()
             claims.append(UNSEEN)  # whoever ends it may not have come to that
             if claims[0] is UNSEEN:
                 claims[0] = _COUNTED
-                tally = self._tallies[kind]
-                tally.total += 1
-                tally.by_status[OperationStatus.COMPLETED] += 1
-                tally.count_duration(seconds)
+                count += 1
+                total_seconds += seconds
+        tally = self._tallies[OperationKind.REQUEST]
+        tally.total += count
+        tally.by_status[OperationStatus.COMPLETED] += count
+        tally.duration_seconds += total_seconds
+        tally.durations += count
 
     def _begin(self, entry: Entry, status: OperationStatus) -> None:
         if _has_fixed_name(entry) and entry.name is not None:

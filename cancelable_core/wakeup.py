@@ -21,16 +21,20 @@ if TYPE_CHECKING:
     import asyncio
     from typing import Protocol
 
-    class CancelScope(Protocol):
-        """What the backends' cancel scopes have in common."""
+    class EnteredScope(Protocol):
+        """A cancel scope that a task is in."""
 
-        def __enter__(self) -> object: ...
         def __exit__(self, exc_type: Any, exc: Any, traceback: Any, /) -> bool | None: ...
-        def cancel(self, reason: str | None = None) -> None: ...
+        def cancel(self) -> None: ...
         @property
         def cancel_called(self) -> bool: ...
         @property
         def cancelled_caught(self) -> bool: ...
+
+    class CancelScope(EnteredScope, Protocol):
+        """What the backends' cancel scopes have in common."""
+
+        def __enter__(self) -> object: ...
 
 
 __all__ = [
@@ -40,6 +44,7 @@ __all__ = [
     "loop_is_running_here",
     "names_the_loop",
     "new_cancel_scope",
+    "port_of_asyncio_loop",
     "running_port",
     "running_task",
     "was_asked_to_stop",
@@ -139,7 +144,12 @@ def running_port(known: Port | None = None) -> Port | None:
         token = sys.modules["trio"].lowlevel.current_trio_token()
         return Port(token, token.run_sync_soon, is_trio=True)
     loop: Any = _running_asyncio_loop()
-    return None if loop is None else Port(loop, loop.call_soon_threadsafe, is_trio=False)
+    return None if loop is None else port_of_asyncio_loop(loop)
+
+
+def port_of_asyncio_loop(loop: asyncio.AbstractEventLoop) -> Port:
+    """Its port. Any thread."""
+    return Port(loop, loop.call_soon_threadsafe, is_trio=False)
 
 
 def names_the_loop(variable: ContextVar[Any]) -> bool:

@@ -16,12 +16,11 @@ from cancelable_core import OperationCancelled
 from cancelable_core.http_api import Principal
 from cancelable_core.servers import (
     REQUEST_KEY,
-    LatentRequest,
+    AsgiRequest,
     WebApplication,
     any_view_is_marked,
     find_owner_soon,
     is_operation,
-    run_asgi,
     view_options,
 )
 
@@ -75,45 +74,53 @@ class CancelableMiddleware:
         if is_ours or not is_operation(scope):
             await self._app(scope, receive, send)
             return
-        outer = scope.get("app")  # a mounted application puts itself there
+        request = FastapiRequest(self._application, scope, receive, send)
+        request.outer = scope.get("app")
+        request.resolver = self._installed.resolver
+        await request.run(self._find_marks if any_view_is_marked() else self._app)
 
-        async def answer(error: OperationCancelled, send: Send) -> bool:
-            return await _handled(error, outer, scope, receive, send)
+    def _find_marks(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        request: FastapiRequest = scope[REQUEST_KEY]
+        request.finding = []
+        return self._app(RoutedScope(scope, request.found), receive, send)
 
-        await run_asgi(
-            self._inside,
-            scope,
-            receive,
-            send,
-            self._application,
-            route=route_of,
-            answer=answer,
-            departures=(ClientDisconnect, WebSocketDisconnect),
-            asker=partial(self._who_asks, scope),
-        )
 
-    def _inside(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if not any_view_is_marked():
-            return self._app(scope, receive, send)
-        latent: LatentRequest = scope[REQUEST_KEY]
-        finding: list[object] = []
+class FastapiRequest(AsgiRequest):
+    """A request, or a WebSocket, to a FastAPI or Starlette application."""
 
-        def found(endpoint: object) -> None:
-            options = view_options(endpoint)
-            operation = None if options is None else latent.make()
-            if options is None or operation is None:
-                return
-            operation.adopt(options)
-            if options.owner:
-                finding.append(find_owner_soon(operation, partial(self._owner, scope)))
+    departures = (ClientDisconnect, WebSocketDisconnect)
 
-        return self._app(RoutedScope(scope, found), receive, send)
+    __slots__ = ("finding", "outer", "resolver")
 
-    async def _who_asks(self, scope: Scope) -> Principal:
-        return await self._installed.resolver.resolve(HTTPConnection(scope))
+    finding: list[object]
+    """Who finds out its owner."""
+
+    outer: Any
+    """The application that the middleware is installed in: a mounted one puts itself in the scope."""
+
+    resolver: PrincipalResolver
+
+    def route(self, scope: Scope) -> str | None:
+        return route_of(scope)
+
+    async def who_asks(self, scope: Scope) -> Principal:
+        return await self.resolver.resolve(HTTPConnection(scope))
+
+    async def answer(self, error: OperationCancelled, scope: Scope) -> bool:
+        return await _handled(error, self.outer, scope, self.receive, self.send)
+
+    def found(self, endpoint: object) -> None:
+        """A router found this endpoint."""
+        options = view_options(endpoint)
+        operation = None if options is None else self.make()
+        if options is None or operation is None:
+            return
+        operation.adopt(options)
+        if options.owner:
+            self.finding.append(find_owner_soon(operation, partial(self._owner, self.native)))
 
     async def _owner(self, scope: Scope) -> str | None:
-        return (await self._who_asks(scope)).id
+        return (await self.who_asks(scope)).id
 
 
 async def _handled(error: OperationCancelled, outer: Any, scope: Scope, receive: Receive, send: Send) -> bool:

@@ -3,12 +3,12 @@
 from .application import WebApplication
 from .asgi import (
     AsgiApplication,
+    AsgiRequest,
     CancelableAsgi,
     close_code,
     find_owner_soon,
     is_operation,
     leaves_cut_streams_open,
-    run_asgi,
     watching_client,
 )
 from .asgi_client import AsgiClient, Receive, Scope, Send
@@ -25,6 +25,7 @@ __all__ = [
     "REQUEST_KEY",
     "AsgiApplication",
     "AsgiClient",
+    "AsgiRequest",
     "CancelableAsgi",
     "CancelableWsgi",
     "ClientWatch",
@@ -51,7 +52,6 @@ __all__ = [
     "iterate_wsgi_body",
     "leaves_cut_streams_open",
     "lifespan_of",
-    "run_asgi",
     "run_wsgi",
     "view_options",
     "watching_client",

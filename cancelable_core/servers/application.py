@@ -10,7 +10,6 @@ from typing import Any
 from ..http_api import HttpApi, Principal, Settings, canonical_operation_id, is_client_id, registry_of
 from ..jobs import JobRunner
 from ..models import CancelationReason
-from ..wakeup import Port
 from .request_scope import ClientWatch, RequestOperation
 from .shutdown import know_application
 
@@ -54,8 +53,6 @@ class WebApplication:
             and settings.response_header != "all"
         )
         """Whether requests may wait for somebody to look: time limits, clients and headers wait for nobody."""
-        self.newest_port: Port | None = None
-        """Of the loop that the newest request came in on; usually there is only that one."""
         self.wsgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_THREADS)
         self.asgi_api = HttpApi(self.registry, settings, default_max_waiting=WAITING_TASKS)
         self.jobs = JobRunner(

@@ -10,18 +10,18 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import anyio
 
 from ..errors import OperationCancelled, QueueFull
 from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response, websocket_close_code
+from ..late_scope import LateScope
 from ..operation import detached_context
-from ..wakeup import new_cancel_scope, running_port
+from ..wakeup import Port, running_port
 from .application import WebApplication
 from .asgi_client import AsgiClient, Message, Receive, Scope, Send, is_last_message
-from .latent import REQUEST_KEY, LatentRequest, no_route
+from .latent import REQUEST_KEY, LatentRequest, making, no_route
 from .request_scope import CLIENT_KEY, RequestOperation
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..jobs import JobRunner
     from ..registry import ThreadSafeRegistry
     from ..store import OperationStore
-    from ..wakeup import CancelScope
 
 __all__ = [
     "AsgiApplication",
@@ -39,7 +38,6 @@ __all__ = [
     "find_owner_soon",
     "is_operation",
     "leaves_cut_streams_open",
-    "run_asgi",
     "send_response",
     "watching_client",
 ]
@@ -47,9 +45,6 @@ __all__ = [
 logger = logging.getLogger("cancelable_core")
 
 AsgiApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-Answer = Callable[[OperationCancelled, Send], Awaitable[bool]]
-"""Sends what the client is to hear of a cancel, where nothing was sent yet; False when that is left to us."""
 
 
 class CancelableAsgi:
@@ -101,7 +96,9 @@ class CancelableAsgi:
         if not is_operation(scope):
             await self._called(scope, receive, send)
             return
-        await run_asgi(self._called, scope, receive, send, self._application, route=self._route)
+        request = _RoutedRequest(self._application, scope, receive, send)
+        request.find_route = self._route
+        await request.run(self._called)
 
 
 _CLIENT_ID_NAME = CLIENT_ID_HEADER.lower().encode("ascii")
@@ -116,72 +113,6 @@ def _header(scope: Scope, name: bytes) -> str | None:
 def is_operation(scope: Scope) -> bool:
     """Whether a scope is a request or a WebSocket that no layer around has made an operation yet."""
     return scope["type"] in ("http", "websocket") and REQUEST_KEY not in scope
-
-
-async def run_asgi(
-    application: AsgiApplication,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    web: WebApplication,
-    *,
-    route: Callable[[Scope], str | None],
-    answer: Answer | None = None,
-    departures: tuple[type[Exception], ...] = (),
-    asker: Callable[[], Awaitable[Principal]] | None = None,
-) -> None:
-    """Call an application inside a request's operation, which is found in the scope under `REQUEST_KEY`.
-
-    Args:
-        web: Whose settings count, and where the operation is listed.
-        route: Says the template of the route that was taken, by the scope; see `RequestOperation`.
-        answer: Answers a cancel in the framework's own way.
-        departures: The exceptions by which the framework says that the client has gone.
-        asker: Finds out who is asking, where that must be known: in whose namespace an id is that the client chose.
-
-    Raises:
-        OperationCancelled: One that is not this request's.
-        Exception: What the application raised, as it raised it.
-    """
-    is_websocket = scope["type"] == "websocket"
-    # headers are not even looked through where the answer is no
-    client_id = web.client_id(_header(scope, _CLIENT_ID_NAME)) if web.settings.accept_operation_ids else None
-    chooser = await asker() if client_id is not None and asker is not None else None
-    client = scope.get(CLIENT_KEY)
-    if not isinstance(client, AsgiClient):
-        client = scope[CLIENT_KEY] = AsgiClient(receive, is_websocket=is_websocket, port=web.newest_port)
-        web.newest_port = client.port
-        receive = client.receive
-    request = scope[REQUEST_KEY] = AsgiRequest(web, scope, send, client, route, client_id, chooser, departures)
-    try:
-        async with request:
-            try:
-                await application(scope, receive, request.send)
-                if request.held is not None:
-                    await request.send_held()
-            except BaseException as error:
-                request.application_has_ended(error)
-                raise
-            request.application_has_ended(None)
-    except OperationCancelled as error:
-        if request.made is None or error.operation_id != request.made.id:
-            raise
-        if is_websocket:
-            await request.close_websocket(close_code(error, scope))
-        elif not request.has_started:
-            if answer is None or not await answer(error, request.send):
-                await send_response(cancelled_response(error, web.settings), send)
-        elif not (request.is_complete or client.has_gone) and leaves_cut_streams_open(scope):
-            await request.finish()
-    except QueueFull as error:
-        if request.is_complete or (request.has_started and not is_websocket):
-            raise
-        if is_websocket:
-            await request.close_websocket(close_code(error, scope))
-        else:
-            await send_response(queue_full_response(error), send)
-    finally:
-        client.close()
 
 
 def find_owner_soon(operation: RequestOperation, find_owner: Callable[[], Awaitable[str | None]]) -> object:
@@ -232,133 +163,200 @@ _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.
 class AsgiRequest(LatentRequest):
     """A request, or a WebSocket, and its response: passes the application's messages on, and ends with the last.
 
-    As an ``async with`` block it is the request's operation, whose cancel interrupts what is inside.
+    Adapters derive from it and say what their framework knows.
 
     Args:
         web: Whose settings count, and where it is listed.
-        scope: The server's.
+        scope: The server's; the request stands in it under `REQUEST_KEY` and, as what tells of its client, `CLIENT_KEY`.
+        receive: The server's.
         send: The server's.
-        client: Who is to hear of the last message.
-        route: Says the template of the route that was taken, by the scope; see `RequestOperation`.
-        client_id: The id that its client chose.
-        asker: Who chose it.
-        departures: The exceptions by which the framework says that the client has gone.
     """
+
+    departures: ClassVar[tuple[type[Exception], ...]] = ()
+    """The exceptions by which the framework says that the client has gone."""
 
     __slots__ = (
         "_asker",
+        "_cancel_scope",
+        "_client",
         "_client_id",
-        "_departures",
-        "_native_scope",
-        "_route",
+        "_is_sent",
+        "_receive",
         "_says_cancelled",
         "_send",
-        "_web",
-        "client",
         "has_started",
         "held",
         "is_complete",
+        "is_websocket",
+        "web",
     )
 
-    def __init__(
-        self,
-        web: WebApplication,
-        scope: Scope,
-        send: Send,
-        client: AsgiClient,
-        route: Callable[[Scope], str | None],
-        client_id: str | None,
-        asker: Principal | None,
-        departures: tuple[type[Exception], ...],
-    ) -> None:
+    def __init__(self, web: WebApplication, scope: Scope, receive: Receive, send: Send) -> None:
+        self.web = web
         self.native = scope
-        self.client = client
-        self._departures = departures
-        self._web = web
+        self._receive = receive
         self._send = send
-        self._route = route
-        self._client_id = client_id
-        self._asker = asker
-        self._native_scope: CancelScope
-        self._says_cancelled = False
+        self._client: AsgiClient | None = None
+        self._client_id: str | None = None
+        self._asker: Principal | None = None
+        self._cancel_scope: LateScope
+        self._is_sent = self._says_cancelled = False
+        self.is_websocket: bool = scope["type"] == "websocket"
+        self.has_started = self.is_complete = False
         self.held: list[Message] | None = None
-        self.has_started = False
-        self.is_complete = False
+        if CLIENT_KEY in scope and isinstance(scope[CLIENT_KEY], AsgiClient):
+            self._client = scope[CLIENT_KEY]  # of `watching_client` around it
+        scope[REQUEST_KEY] = scope[CLIENT_KEY] = self
+
+    # --- what a framework knows
+
+    def route(self, scope: Scope) -> str | None:
+        """The template of the route that was taken, by the scope; see `RequestOperation`."""
+        return None
+
+    async def who_asks(self, scope: Scope) -> Principal | None:
+        """In whose namespace an id is that the client chose."""
+        return None
+
+    async def answer(self, error: OperationCancelled, scope: Scope) -> bool:
+        """Send what the client is to hear of a cancel, where nothing was sent yet; False when that is left to us."""
+        return False
+
+    # --- the request
+
+    async def run(self, application: AsgiApplication) -> None:
+        """Call an application inside.
+
+        Raises:
+            OperationCancelled: One that is not this request's.
+            Exception: What the application raised, as it raised it.
+        """
+        scope: Scope = self.native
+        if self.web.settings.accept_operation_ids:  # headers are not even looked through where the answer is no
+            self._client_id = self.web.client_id(_header(scope, _CLIENT_ID_NAME))
+            self._asker = None if self._client_id is None else await self.who_asks(scope)
+        self._cancel_scope = LateScope()
+        try:
+            try:
+                self.begin(self.web, at_once=self._client_id is not None)
+                await application(scope, self.receive, self.send)
+                if self.held is not None:
+                    await self.send_held()
+                if self.has_started and not (self.is_complete or self.is_websocket):
+                    self.end(GeneratorExit())  # Starlette leaves a stream without a word when its client has gone
+            except BaseException as error:
+                self._application_has_failed(error)
+                if not self._leave(error):
+                    raise
+            else:
+                self._leave(None)
+        except OperationCancelled as error:
+            if self.made is None or error.operation_id != self.made.id:
+                raise
+            await self._answer_cancel(error, scope)
+        except QueueFull as error:
+            if self.is_complete or (self.has_started and not self.is_websocket):
+                raise
+            if self.is_websocket:
+                await self.close_websocket(close_code(error, scope))
+            else:
+                await send_response(queue_full_response(error), self._send)
+        finally:
+            if self._client is not None:
+                self._client.close()
+
+    async def _answer_cancel(self, error: OperationCancelled, scope: Scope) -> None:
+        if self.is_websocket:
+            await self.close_websocket(close_code(error, scope))
+        elif not self.has_started:
+            if not await self.answer(error, scope):
+                await send_response(cancelled_response(error, self.web.settings), self._send)
+        elif not (self.is_complete or self.client.has_gone) and leaves_cut_streams_open(scope):
+            await self.finish()
+
+    @property
+    def client(self) -> AsgiClient:
+        """Made for the first who reads, or wants to follow it. Any thread."""
+        return self._client or self._take_the_client()
+
+    def _take_the_client(self) -> AsgiClient:
+        with making():
+            if self._client is None:
+                client = AsgiClient(self._receive, is_websocket=self.is_websocket, port=self._port())
+                receive = client.receive
+                if self._client is None:  # a signal handler may be interrupted here, or have come in between, with another
+                    self._receive, self._client = receive, client
+                if self.is_complete:  # asked once it is there for `send`, which looks the other way round
+                    self._client.sending_last()
+                if self._is_sent:
+                    self._client.sent_last()
+            return self._client
+
+    def _port(self) -> Port:
+        return self._cancel_scope.port
 
     def _create(self, native: Scope) -> RequestOperation:
-        operation = self._web.new_request(
-            "WEBSOCKET" if native["type"] == "websocket" else native["method"],
-            partial(self._route, native),
+        operation = self.web.new_request(
+            "WEBSOCKET" if self.is_websocket else native["method"],
+            partial(self.route, native),
             native=native,
             client=self.client,
             client_id=self._client_id,
             asker=self._asker,
         )
-        operation.interrupt_in(self._native_scope, self.client.port)
+        operation.interrupt_in(self._cancel_scope, self.client.port)
         return operation
 
-    async def __aenter__(self) -> Self:
-        port = self.client.port
-        native_scope = self._native_scope = new_cancel_scope(port)  # no token cancels it before somebody looks
-        native_scope.__enter__()
-        try:
-            self.begin(self._web, at_once=self._client_id is not None, port=port)
-        except BaseException as error:
-            native_scope.__exit__(type(error), error, error.__traceback__)
-            raise
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        if exc is None and self.made is None:
-            self.end()  # first: whoever looks from now on finds nothing, and has no scope to cancel
-            self._native_scope.__exit__(None, None, None)
+    def _leave(self, error: BaseException | None) -> bool:
+        """The application is through: leave the scope, and end; whether ``error`` was the cancel that this was for."""
+        if error is None and self.made is None:
+            if self.native is not None:
+                self.end()  # first: whoever looks from now on finds nothing, and has no scope to cancel
+            self._cancel_scope.__exit__(None, None, None)
             return False
         operation = self.make()
+        leave = self._cancel_scope.__exit__ if operation is None else operation.leave_scope
         try:
-            if operation is None:
-                self._native_scope.__exit__(exc_type, exc, traceback)
-                return False
-            return await operation.__aexit__(exc_type, exc, traceback)
+            return leave(type(error) if error else None, error, error.__traceback__ if error else None)
         finally:
             self.end()
 
-    def application_has_ended(self, error: BaseException | None) -> None:
-        """It returned, or raised: a response under way ends here."""
-        if error is None:
-            if self.has_started and not (self.is_complete or self.client.is_websocket):
-                self._client_has_gone()  # Starlette leaves a stream without a word then
-        elif isinstance(error, self._departures):
-            self._client_has_gone()
+    def start(self, client_has_gone: Callable[[], object]) -> None:
+        """As a `ClientWatch`."""
+        self.client.start(client_has_gone)
+
+    def stop(self) -> None:
+        """As a `ClientWatch`."""
+        self.client.stop()
+
+    async def receive(self) -> Message:
+        """The next message for the application."""
+        if self._client is None:
+            self._take_the_client()
+        return await self._receive()
+
+    def _application_has_failed(self, error: BaseException) -> None:
+        """It raised: a response under way ends here, if its client has gone."""
+        if isinstance(error, self.departures):
+            self.end(GeneratorExit())
         elif isinstance(error, OperationCancelled) and self.held is not None:
             self.held, self.has_started = None, False  # the answer was its last resort, and there is a better one to give
 
-    def _client_has_gone(self) -> None:
-        """Nobody is there for the rest of the response."""
-        self.end(GeneratorExit())
-
     async def send(self, message: Message) -> None:
         """Send one message of the application's."""
-        is_start = message["type"] in _STARTS
-        if is_start:
-            message = self._start(message)
+        starts = not self.has_started and message["type"] in _STARTS
+        if starts:
+            self.has_started = True
+            if self.made is not None:
+                message = self._start(self.made, message)
         if self.held is not None:
             self.held.append(message)
-        else:
-            await self._pass_on(message, is_start=is_start)
-
-    async def send_held(self) -> None:
-        """The application returned, so that it meant what it said."""
-        held, self.held = self.held, None
-        for number, message in enumerate(held or ()):
-            await self._pass_on(message, is_start=number == 0)
-
-    async def _pass_on(self, message: Message, *, is_start: bool) -> None:
-        is_last = not is_start and is_last_message(message)
+            return
+        is_last = not starts and is_last_message(message)
         if is_last:
             self.is_complete = True  # before it goes: from then on nobody leaves too early
-            self.client.sending_last()
+            if self._client is not None:
+                self._client.sending_last()
         try:
             if self._says_cancelled:
                 with anyio.CancelScope(shield=True):  # the answer to a cancel is not part of what was cancelled
@@ -366,16 +364,24 @@ class AsgiRequest(LatentRequest):
             else:
                 await self._send(message)
         except BaseException:
-            if is_start:
+            if starts:
                 self.has_started = False  # interrupted before it went: there is an answer to give
             raise
         finally:
             if is_last:
-                self.client.sent_last()
+                self._is_sent = True
+                if self._client is not None:
+                    self._client.sent_last()
         # a cancel that came before the last byte may still interrupt what is left: then the block's end decides
         operation = self.made
         if self.is_complete and (self._says_cancelled or operation is None or not operation.token.is_cancelled):
             self.end()
+
+    async def send_held(self) -> None:
+        """The application returned, so that it meant what it said."""
+        held, self.held = self.held, None
+        for message in held or ():
+            await self.send(message)
 
     async def finish(self) -> None:
         """End a response that was cut, where the client would wait for the rest for ever."""
@@ -389,11 +395,8 @@ class AsgiRequest(LatentRequest):
                 await self.client.stop_reading()  # granian closes nothing while somebody reads
                 await self._send({"type": "websocket.close", "code": code})
 
-    def _start(self, message: Message) -> Message:
-        self.has_started = True
-        operation = self.made
-        if operation is None:
-            return message
+    def _start(self, operation: RequestOperation, message: Message) -> Message:
+        """The start of the response of a request that somebody looked at."""
         handled = sys.exception()  # exception handlers answer while the framework still handles what they were called for
         if handled is not None and not operation.is_over and operation.cancelation_in(handled):
             self._says_cancelled = True
@@ -403,10 +406,21 @@ class AsgiRequest(LatentRequest):
         operation.response_started()
         headers = [*message.get("headers", ())]  # which may be read only once
         present = ((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers)
-        which = self._web.settings.response_header
+        which = self.web.settings.response_header
         added = operation.response_headers(which, message.get("status", 101), present)
         headers += ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in added)
         return {**message, "headers": headers}
+
+
+class _RoutedRequest(AsgiRequest):
+    """A request to an application of which no more is known than who finds its routes."""
+
+    __slots__ = ("find_route",)
+
+    find_route: Callable[[Scope], str | None]
+
+    def route(self, scope: Scope) -> str | None:
+        return self.find_route(scope)
 
 
 def watching_client(application: AsgiApplication) -> AsgiApplication:

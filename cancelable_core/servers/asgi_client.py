@@ -46,8 +46,12 @@ class AsgiClient:
     Until somebody wants to follow the client, `receive` passes straight through. From then on a task reads ahead, at most
     `LOOK_AHEAD_BYTES` and one message, and the application is given what was read, in order.
 
-    Make it in the task that the server called, tell it of the last message (`sending_last`, `sent_last`), and `close` it when
-    the application has returned.
+    Tell it of the last message (`sending_last`, `sent_last`), and `close` it when the application has returned.
+
+    Args:
+        receive: The server's.
+        is_websocket: Whether it is a WebSocket's.
+        port: Of the loop that the server called on; by default the one that runs here.
 
     Concurrency:
         `start` and `stop`: any thread. Everything else: the loop's own.
@@ -76,7 +80,7 @@ class AsgiClient:
     )
 
     def __init__(self, receive: Receive, *, is_websocket: bool = False, port: Port | None = None) -> None:
-        port = running_port(port)
+        port = port or running_port()
         assert port is not None, "an ASGI server calls applications on its event loop"
         self.port: Port = port
         self._receive = receive

@@ -13,14 +13,13 @@ import time
 from typing import Any, Final
 
 from .. import forks
-from ..models import OperationKind
 from ..operation import current_operation, current_variable
 from ..store import UNSEEN, OperationStore
 from ..wakeup import Port
 from .application import WebApplication
 from .request_scope import RequestOperation
 
-__all__ = ["REQUEST_KEY", "LatentRequest", "no_route"]
+__all__ = ["REQUEST_KEY", "LatentRequest", "making", "no_route"]
 
 REQUEST_KEY: Final = "cancelable.request"
 """Where the `LatentRequest` stands in the WSGI environ, in the ASGI scope, and in Django's ``META``."""
@@ -57,13 +56,16 @@ class LatentRequest:
         """The operation, not begun yet. Called by any thread; more often than once, where one interrupts another."""
         raise NotImplementedError
 
-    def begin(self, web: WebApplication, *, at_once: bool = False, port: Port | None = None) -> None:
+    def _port(self) -> Port | None:
+        """Of the loop on which it runs, where that is known."""
+        return None
+
+    def begin(self, web: WebApplication, *, at_once: bool = False) -> None:
         """Open it here; whoever runs in this context from now on runs inside it.
 
         Args:
             web: Where it is listed, and whose settings say whether it may wait for a look.
             at_once: Whether it is an operation from the beginning in any case.
-            port: Of the loop on which it begins.
         """
         self.made = None
         self._store = web.store
@@ -71,7 +73,7 @@ class LatentRequest:
         # inside of another operation it has to know it
         if at_once or not web.has_latent_requests or (current_variable.get() is not None and current_operation() is not None):
             operation = self._create(self.native)
-            operation.begin(port)
+            operation.begin(self._port())
             self.made = operation
             return
         self._began = time.time()
@@ -97,26 +99,27 @@ class LatentRequest:
 
     def end(self, error: BaseException | None = None) -> None:
         """The last byte was sent, the stream was closed, or ``error`` ended it all. Any thread; the first call counts."""
-        made = self.made
-        if made is None and (error is not None or not self._end_unseen()):
-            made = self.make()  # waits for whoever is at it: what is not registered yet cannot leave
+        made, store = self.made, self._store
+        if made is None and error is None and self in store.latent:
+            claims = self._claims
+            store.count_unseen(claims, time.time() - self._began)
+            claims.append(UNSEEN)
+            if isinstance(claims[0], RequestOperation):
+                made = self.make()  # waits for whoever is at it: what is not registered yet cannot leave
+            else:
+                store.latent.pop(self, None)
+        elif made is None:  # it has ended, or a fork lies between; or it was made just now
+            made = self.make()
         if made is not None:
             made.end(error)
         self.native = None  # which knows this
         if current_variable.get() is self:
             current_variable.set(None)
 
-    def _end_unseen(self) -> bool:
-        """Complete it, if nobody has looked. Else False, and the operation has to be ended."""
-        store, claims = self._store, self._claims
-        if self not in store.latent:  # it has ended, or a fork lies between; or it was made just now
-            return self.made is None
-        store.count_unseen(claims, OperationKind.REQUEST, time.time() - self._began)
-        claims.append(UNSEEN)
-        if isinstance(claims[0], RequestOperation):
-            return False
-        store.latent.pop(self, None)
-        return True
+
+def making() -> threading.RLock:
+    """The lock under which what belongs to a request is made, once. It may be taken again inside: by signal handlers."""
+    return _making
 
 
 _making = threading.RLock()

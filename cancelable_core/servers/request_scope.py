@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from .. import ending
@@ -21,7 +22,7 @@ from ..wakeup import Port, running_port
 from .view_options import AsApp, ViewOptions
 
 if TYPE_CHECKING:
-    from ..wakeup import CancelScope
+    from ..wakeup import EnteredScope
 
 __all__ = ["CLIENT_KEY", "ClientWatch", "RequestOperation", "current_request"]
 
@@ -159,9 +160,19 @@ class RequestOperation(Cancelable):
         self._store.register(self, OperationStatus.RUNNING)
         self._tell_store_of_cancel()
 
-    def interrupt_in(self, scope: CancelScope, port: Port) -> None:
-        """Have its cancel interrupt what runs in this scope, which is entered already; ``async with`` leaves it."""
+    def interrupt_in(self, scope: EnteredScope, port: Port) -> None:
+        """Have its cancel interrupt what runs in this scope, which is entered already; `leave_scope` leaves it."""
         self._scope = TokenScope.around(scope, self.token, port)
+
+    def leave_scope(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Leave the scope of `interrupt_in`, as ``async with`` leaves its own, and end.
+
+        Raises:
+            OperationCancelled: The request was cancelled.
+        """
+        return self._leave_scope(exc_type, exc, traceback)
 
     async def run(self, call: Callable[[], Awaitable[R]]) -> R:
         """Await ``call()`` so that a cancel interrupts it wherever it waits.

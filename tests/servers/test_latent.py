@@ -305,7 +305,7 @@ def test_an_end_given_up_in_the_middle_is_made_up_for(store: OperationStore) -> 
 
 def test_an_end_that_was_counted_and_given_up_is_no_place_for_an_operation(store: OperationStore) -> None:
     request = begun(store)
-    store.count_unseen(request._claims, OperationKind.REQUEST, 0.0)  # as far as it came
+    store.count_unseen(request._claims, 0.0)  # as far as it came
     request._claims.append(UNSEEN)
     assert store.statistics().completed_operations == 1
     assert not store.latent

@@ -26,7 +26,7 @@ from cancelable_core import (
 from cancelable_core.http_api import Settings
 from cancelable_core.models import OperationKind
 from cancelable_core.operation import current_variable
-from cancelable_core.servers import AsgiClient, CancelableAsgi, CancelableWsgi, LatentRequest, RequestOperation, WebApplication
+from cancelable_core.servers import CancelableAsgi, CancelableWsgi, LatentRequest, RequestOperation, WebApplication
 from cancelable_core.servers.asgi import AsgiRequest
 from tests.adapters.flask.helpers import Exchange
 
@@ -534,7 +534,11 @@ async def test_an_endpoint_that_raises_fails(store: OperationStore, looks: bool)
 def asgi_request(store: OperationStore, of: type[AsgiRequest] = AsgiRequest) -> AsgiRequest:
     web = WebApplication(Settings(registry=store))
     scope = {"type": "http", "method": "GET"}
-    return of(web, scope, drop, AsgiClient(receive_nothing), lambda scope: "/x", None, None, ())
+    return of(web, scope, receive_nothing, drop)
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    pass
 
 
 async def test_a_cancel_during_the_end_of_the_block_hits_nothing_else(store: OperationStore) -> None:
@@ -549,8 +553,7 @@ async def test_a_cancel_during_the_end_of_the_block_hits_nothing_else(store: Ope
 
     told: list[bool] = []
     request = asgi_request(store, Seen)
-    async with request:
-        assert request.made is None
+    await request.run(nothing)
     assert told == [True]
     assert made(request).status is OperationStatus.COMPLETED  # the body had ended
     for _ in range(3):
@@ -559,16 +562,17 @@ async def test_a_cancel_during_the_end_of_the_block_hits_nothing_else(store: Ope
     assert not store._live
 
 
-@pytest.mark.parametrize("looks", [False, True])
-async def test_a_block_that_is_left_wrongly_leaves_no_request(store: OperationStore, looks: bool) -> None:
+async def test_an_application_that_leaves_a_scope_open_leaves_no_request(store: OperationStore) -> None:
+    async def leave_open(scope: Any, receive: Any, send: Any) -> None:
+        assert request.make() is not None
+        made(request).cancel_sync()
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()  # it is cancelled by now
+        anyio.CancelScope().__enter__()
+
     request = asgi_request(store)
-    await request.__aenter__()
-    if looks:
-        request.make()
-    inner = anyio.CancelScope()
-    inner.__enter__()
     with pytest.raises(RuntimeError):
-        await request.__aexit__(None, None, None)
+        await request.run(leave_open)
     assert not store.latent
     assert not store._live
     assert current_operation() is None
@@ -583,36 +587,50 @@ async def test_a_block_that_cannot_begin_leaves_no_scope(store: OperationStore) 
 
     with Cancelable("outer", registry=store):  # in which it would have to be an operation at once
         with pytest.raises(ZeroDivisionError):
-            await asgi_request(store, Broken).__aenter__()
+            await asgi_request(store, Broken).run(nothing)
     with anyio.CancelScope() as scope:  # which anyio refuses to leave with another inside
         scope.cancel()
         await anyio.sleep_forever()
 
 
 async def test_inside_of_an_operation_a_block_is_made_at_once(store: OperationStore) -> None:
+    async def look(scope: Any, receive: Any, send: Any) -> None:
+        assert request.made is not None
+        assert request.made.enclosing is outer
+
+    request = asgi_request(store)
     async with Cancelable("outer", registry=store) as outer:
-        async with asgi_request(store) as request:
-            assert request.made is not None
-            assert request.made.enclosing is outer
+        await request.run(look)
         assert current_operation() is outer
     assert statuses(store) == {"completed": 2}
 
 
 async def test_an_error_after_the_end_passes_and_changes_nothing(store: OperationStore) -> None:
+    async def fail(scope: Any, receive: Any, send: Any) -> None:
+        request.end()
+        raise ZeroDivisionError
+
+    request = asgi_request(store)
     with pytest.raises(ZeroDivisionError):
-        async with asgi_request(store) as request:
-            request.end()
-            raise ZeroDivisionError
+        await request.run(fail)
     assert statuses(store) == {"completed": 1}
     assert current_operation() is None
 
 
-async def test_a_cancelled_body_of_a_request_that_was_looked_at_raises_its_error(store: OperationStore) -> None:
-    request = asgi_request(store)
-    with pytest.raises(OperationCancelled) as caught:
-        async with request:
-            ThreadSafeRegistry(store).cancel_all(kind=OperationKind.REQUEST, message="enough")
-            await anyio.sleep_forever()
-    assert caught.value.operation_id == made(request).id
-    assert caught.value.message == "enough"
+async def test_a_cancel_of_a_request_that_was_looked_at_is_answered(store: OperationStore) -> None:
+    class Answering(AsgiRequest):
+        __slots__ = ()
+
+        async def answer(self, error: OperationCancelled, scope: Any) -> bool:
+            answered.append(error)
+            return True
+
+    async def wait(scope: Any, receive: Any, send: Any) -> None:
+        ThreadSafeRegistry(store).cancel_all(kind=OperationKind.REQUEST, message="enough")
+        await anyio.sleep_forever()
+
+    answered: list[OperationCancelled] = []
+    request = asgi_request(store, Answering)
+    await request.run(wait)
+    assert [(error.operation_id, error.message) for error in answered] == [(made(request).id, "enough")]
     assert statuses(store) == {"cancelled": 1}
