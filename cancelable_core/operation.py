@@ -115,7 +115,9 @@ class Place(Protocol):
 current_variable: contextvars.ContextVar[Cancelable | Place | None] = contextvars.ContextVar(
     "cancelable_operation", default=None
 )
-thread_variable: contextvars.ContextVar[Cancelable | None] = contextvars.ContextVar("cancelable_thread_of", default=None)
+thread_variable: contextvars.ContextVar[Cancelable | Place | None] = contextvars.ContextVar(
+    "cancelable_thread_of", default=None
+)
 """In a worker thread: the operation that started it, which it may outlive."""
 
 
@@ -137,13 +139,16 @@ def current_operation() -> Cancelable | None:
     Finished ones are skipped. Only in a thread that a cancelled operation left behind, that operation still shows, so that
     ``current_operation().check()`` raises there.
     """
-    current = current_variable.get()
-    operation = current if current is None or isinstance(current, Cancelable) else current.make()
+    operation = _operation_at(current_variable.get())
     while operation is not None and operation.is_over:
-        if operation.token.is_cancelled and operation is thread_variable.get() and not operation.is_inherited:
+        if operation.token.is_cancelled and not operation.is_inherited and operation is _operation_at(thread_variable.get()):
             return operation
         operation = operation.enclosing
     return operation
+
+
+def _operation_at(place: Cancelable | Place | None) -> Cancelable | None:
+    return place if place is None or isinstance(place, Cancelable) else place.make()
 
 
 def detached_context(keeps: Callable[[contextvars.ContextVar[Any]], bool] | None = None) -> contextvars.Context:

@@ -81,14 +81,13 @@ class CancelableMiddleware:
         # Django itself cancels what is async throughout; if two do, asgiref's threads get into disorder
         latent = DjangoRequest(request, application, (client_id, asker), is_followed=False)
         request.META[INTERRUPTED_KEY] = True
-        latent.begin(application, at_once=True)
-        operation = latent.made
-        assert operation is not None
         try:
             try:
-                response = await operation.run(partial(self._get_response, request))
+                response = await latent.begin_around(
+                    partial(self._get_response, request), application, at_once=client_id is not None
+                )
             except OperationCancelled as error:
-                response = self._answer(operation, error)
+                response = None if latent.made is None else self._answer(latent.made, error)
                 if response is None:
                     raise
             return _follow(latent, request, response)

@@ -18,7 +18,7 @@ from ..errors import OperationCancelled, QueueFull
 from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response, websocket_close_code
 from ..late_scope import LateScope
 from ..operation import detached_context
-from ..wakeup import Port, running_port
+from ..wakeup import running_port
 from .application import WebApplication
 from .asgi_client import AsgiClient, Message, Receive, Scope, Send, is_last_message
 from .latent import REQUEST_KEY, LatentRequest, making, no_route
@@ -177,7 +177,6 @@ class AsgiRequest(LatentRequest):
 
     __slots__ = (
         "_asker",
-        "_cancel_scope",
         "_client",
         "_client_id",
         "_is_sent",
@@ -199,7 +198,6 @@ class AsgiRequest(LatentRequest):
         self._client: AsgiClient | None = None
         self._client_id: str | None = None
         self._asker: Principal | None = None
-        self._cancel_scope: LateScope
         self._is_sent = self._says_cancelled = False
         self.is_websocket: bool = scope["type"] == "websocket"
         self.has_started = self.is_complete = False
@@ -235,10 +233,9 @@ class AsgiRequest(LatentRequest):
         if self.web.settings.accept_operation_ids:  # headers are not even looked through where the answer is no
             self._client_id = self.web.client_id(_header(scope, _CLIENT_ID_NAME))
             self._asker = None if self._client_id is None else await self.who_asks(scope)
-        self._cancel_scope = LateScope()
         try:
             try:
-                self.begin(self.web, at_once=self._client_id is not None)
+                self.begin(self.web, at_once=self._client_id is not None, scope=LateScope())
                 await application(scope, self.receive, self.send)
                 if self.held is not None:
                     await self.send_held()
@@ -282,7 +279,7 @@ class AsgiRequest(LatentRequest):
     def _take_the_client(self) -> AsgiClient:
         with making():
             if self._client is None:
-                client = AsgiClient(self._receive, is_websocket=self.is_websocket, port=self._port())
+                client = AsgiClient(self._receive, is_websocket=self.is_websocket, port=self.port)
                 receive = client.receive
                 if self._client is None:  # a signal handler may be interrupted here, or have come in between, with another
                     self._receive, self._client = receive, client
@@ -292,11 +289,8 @@ class AsgiRequest(LatentRequest):
                     self._client.sent_last()
             return self._client
 
-    def _port(self) -> Port:
-        return self._cancel_scope.port
-
     def _create(self, native: Scope) -> RequestOperation:
-        operation = self.web.new_request(
+        return self.web.new_request(
             "WEBSOCKET" if self.is_websocket else native["method"],
             partial(self.route, native),
             native=native,
@@ -304,22 +298,19 @@ class AsgiRequest(LatentRequest):
             client_id=self._client_id,
             asker=self._asker,
         )
-        operation.interrupt_in(self._cancel_scope, self.client.port)
-        return operation
 
     def _leave(self, error: BaseException | None) -> bool:
-        """The application is through: leave the scope, and end; whether ``error`` was the cancel that this was for."""
+        """The application is through: leave the scope, and end; whether ``error`` ends here."""
         if error is None and self.made is None:
             if self.native is not None:
                 self.end()  # first: whoever looks from now on finds nothing, and has no scope to cancel
-            self._cancel_scope.__exit__(None, None, None)
-            return False
+            return self._leave_scope(None)
         operation = self.make()
-        leave = self._cancel_scope.__exit__ if operation is None else operation.leave_scope
         try:
-            return leave(type(error) if error else None, error, error.__traceback__ if error else None)
+            return self._leave_scope(error) if operation is None else operation.end_with_scope(error)
         finally:
             self.end()
+            self.cancel_scope = None
 
     def start(self, client_has_gone: Callable[[], object]) -> None:
         """As a `ClientWatch`."""

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 from .. import forks
-from ..operation import current_operation, current_variable
+from ..late_scope import LateScope
+from ..operation import current_operation, current_variable, thread_variable
 from ..store import UNSEEN, OperationStore
 from ..wakeup import Port
 from .application import WebApplication
 from .request_scope import RequestOperation
+
+R = TypeVar("R")
 
 __all__ = ["REQUEST_KEY", "LatentRequest", "making", "no_route"]
 
@@ -38,14 +42,16 @@ class LatentRequest:
     Attributes:
         made: The operation, once it is one.
         native: The framework's request, until the end.
+        cancel_scope: What its cancel interrupts, while that runs on a loop.
 
     Concurrency:
         `make` and `end`: any thread, signal handlers and finalisers, too. Whether the first look or the end came first is
         decided by appending to a list.
     """
 
-    __slots__ = ("__weakref__", "_began", "_claims", "_store", "made", "native")
+    __slots__ = ("__weakref__", "_began", "_claims", "_store", "cancel_scope", "made", "native")
 
+    cancel_scope: LateScope | None
     made: RequestOperation | None
     native: Any
     _began: float
@@ -56,29 +62,68 @@ class LatentRequest:
         """The operation, not begun yet. Called by any thread; more often than once, where one interrupts another."""
         raise NotImplementedError
 
-    def _port(self) -> Port | None:
-        """Of the loop on which it runs, where that is known."""
-        return None
+    @property
+    def port(self) -> Port | None:
+        """Of the loop that it runs on, while it does."""
+        scope = self.cancel_scope
+        return None if scope is None else scope.port
 
-    def begin(self, web: WebApplication, *, at_once: bool = False) -> None:
+    def _create_here(self, native: Any) -> RequestOperation:
+        operation, scope = self._create(native), self.cancel_scope
+        if scope is not None:
+            operation.interrupt_in(scope, scope.port)
+        return operation
+
+    def begin(self, web: WebApplication, *, at_once: bool = False, scope: LateScope | None = None) -> None:
         """Open it here; whoever runs in this context from now on runs inside it.
 
         Args:
             web: Where it is listed, and whose settings say whether it may wait for a look.
             at_once: Whether it is an operation from the beginning in any case.
+            scope: What its cancel is to interrupt, on a loop.
         """
         self.made = None
+        self.cancel_scope = scope
         self._store = web.store
         self._claims = []
         # inside of another operation it has to know it
         if at_once or not web.has_latent_requests or (current_variable.get() is not None and current_operation() is not None):
-            operation = self._create(self.native)
-            operation.begin(self._port())
+            operation = self._create_here(self.native)
+            operation.begin(self.port)
             self.made = operation
             return
         self._began = time.time()
         self._store.latent[self] = True
         current_variable.set(self)
+
+    async def begin_around(self, call: Callable[[], Awaitable[R]], web: WebApplication, *, at_once: bool = False) -> R:
+        """`begin` it, and await ``call()`` so that a cancel interrupts it wherever it waits. It does not end with that.
+
+        Raises:
+            OperationCancelled: The request was cancelled.
+        """
+        mark = thread_variable.set(self)  # threads that the framework starts see it also once it has left them behind
+        try:
+            self.begin(web, at_once=at_once, scope=LateScope())
+            result = await call()
+        except BaseException as error:
+            if self._leave_scope(error) and self.made is not None:
+                cancel = self.made.error()
+            else:
+                raise
+        else:
+            self._leave_scope(None)
+            return result
+        finally:
+            thread_variable.reset(mark)
+        raise cancel
+
+    def _leave_scope(self, error: BaseException | None) -> bool:
+        """Whether it was its cancel that interrupted what was inside."""
+        scope, self.cancel_scope = self.cancel_scope, None  # which knows a task, which may know a response, and so this
+        if self.made is not None:
+            return self.made.leave_scope(error)
+        return scope is not None and scope.__exit__(type(error) if error else None, error, None)
 
     def make(self) -> RequestOperation | None:
         """The operation, which is there from now on; None where the request ended, or a fork lies between, before any look."""
@@ -86,7 +131,7 @@ class LatentRequest:
             with _making:
                 native = self.native  # read once: another thread may be ending the request
                 if self.made is None and self in self._store.latent and native is not None:
-                    operation = self._create(native)
+                    operation = self._create_here(native)
                     operation.has_begun(self._began)
                     self._claims.append(operation)
                     # a signal handler may be interrupted here, or have come in between, with another

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from .. import ending
@@ -161,18 +160,21 @@ class RequestOperation(Cancelable):
         self._tell_store_of_cancel()
 
     def interrupt_in(self, scope: EnteredScope, port: Port) -> None:
-        """Have its cancel interrupt what runs in this scope, which is entered already; `leave_scope` leaves it."""
+        """Have its cancel interrupt what runs in this scope, until `leave_scope` or `end_with_scope`."""
         self._scope = TokenScope.around(scope, self.token, port)
 
-    def leave_scope(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        """Leave the scope of `interrupt_in`, as ``async with`` leaves its own, and end.
+    def leave_scope(self, error: BaseException | None) -> bool:
+        """Leave the scope of `interrupt_in`, by an error or without; whether that was its cancel."""
+        scope, self._scope = self._scope, None
+        return scope is not None and scope.__exit__(type(error) if error else None, error, None)
+
+    def end_with_scope(self, error: BaseException | None) -> bool:
+        """Leave the scope of `interrupt_in`, and end, as ``async with`` does; whether ``error`` ends here.
 
         Raises:
             OperationCancelled: The request was cancelled.
         """
-        return self._leave_scope(exc_type, exc, traceback)
+        return self._leave_scope(type(error) if error else None, error, None)
 
     async def run(self, call: Callable[[], Awaitable[R]]) -> R:
         """Await ``call()`` so that a cancel interrupts it wherever it waits.
