@@ -120,9 +120,10 @@ class LatentRequest:
 
     def _leave_scope(self, error: BaseException | None) -> bool:
         """Whether it was its cancel that interrupted what was inside."""
+        operation = self.made if error is None else self.make()  # waits for whoever is at it: it may be cancelled already
         scope, self.cancel_scope = self.cancel_scope, None  # which knows a task, which may know a response, and so this
-        if self.made is not None:
-            return self.made.leave_scope(error)
+        if operation is not None:
+            return operation.leave_scope(error)
         return scope is not None and scope.__exit__(type(error) if error else None, error, None)
 
     def make(self) -> RequestOperation | None:

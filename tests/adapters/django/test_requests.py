@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.db import connections
@@ -20,7 +21,14 @@ from django.test import Client
 from django.urls import include, path, re_path
 from django.views.decorators.cache import cache_page
 
-from cancelable_core import Cancelable, CancelationReason, CancelationToken, OperationCancelled, QueueFull
+from cancelable_core import (
+    Cancelable,
+    CancelationReason,
+    CancelationToken,
+    OperationCancelled,
+    OperationKind,
+    QueueFull,
+)
 from cancelable_core.servers import REQUEST_KEY
 from cancelable_django import cancelable_view, current_operation, jobs
 from cancelable_django.conf import registry
@@ -580,6 +588,83 @@ def test_a_request_is_freed_with_its_response(asks: str) -> None:
         close()
         del chunks, close
         assert [reference() for reference in known] == [None, None, None]
+
+
+def test_a_request_under_asgi_waits_for_a_look() -> None:
+    async def unseen(request: HttpRequest) -> HttpResponse:
+        made.append(request.META[REQUEST_KEY].made)
+        return HttpResponse("hello")
+
+    made: list[object] = []
+    before = registry().get_statistics(OperationKind.REQUEST).completed_operations
+    with site(path("work", unseen)):
+        assert ask_asgi("/work").status == 200
+    assert made == [None]
+    assert registry().get_statistics(OperationKind.REQUEST).completed_operations == before + 1
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_an_async_view_is_interrupted_where_it_waits_whoever_looks_first(looks: bool) -> None:
+    begun = threading.Event()
+    interrupted: list[BaseException] = []
+
+    async def view(request: HttpRequest) -> HttpResponse:
+        if looks:
+            assert current_operation() is not None
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            interrupted.append(error)
+        await asyncio.Event().wait()  # it does not come once only
+        raise AssertionError
+
+    with site(path("work", view)):
+        answer = Running(ask_asgi, "/work")
+        happens(begun)
+        assert registry().cancel_all(kind=OperationKind.REQUEST, message="enough") == 1
+        assert answer.result().status == 499
+    assert len(interrupted) == 1
+
+
+def test_a_thread_that_a_cancelled_request_left_behind_hears_of_it_though_nobody_had_looked() -> None:
+    begun, answered, over = threading.Event(), threading.Event(), threading.Event()
+    heard: list[BaseException | None] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        begun.set()
+        happens(answered)
+        operation = current_operation()
+        try:
+            if operation is not None:
+                operation.check()
+            heard.append(None)
+        except OperationCancelled as error:
+            heard.append(error)
+        finally:
+            over.set()
+        return HttpResponse("ran to its end")
+
+    async def leave_behind(request: HttpRequest) -> HttpResponse:
+        task = asyncio.create_task(sync_to_async(view, thread_sensitive=False)(request))
+        kept.append(task)
+        await asyncio.shield(task)
+        raise AssertionError
+
+    async def ask() -> Answer:
+        answer = await Exchange("/work").answer()
+        answered.set()
+        await asyncio.gather(*kept)
+        return answer
+
+    kept: list[asyncio.Task[HttpResponse]] = []
+    with site(path("work", leave_behind)):
+        answer = Running(asyncio.run, ask())
+        happens(begun)
+        assert registry().cancel_all(kind=OperationKind.REQUEST, message="enough") == 1
+        assert answer.result().status == 499
+    happens(over)
+    assert [getattr(error, "message", None) for error in heard] == ["enough"]
 
 
 def test_pages_are_cached_for_the_whole_site(ask: Ask) -> None:
