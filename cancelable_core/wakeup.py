@@ -1,4 +1,4 @@
-"""How any thread wakes a task on asyncio or trio. The only file that knows event-loop types.
+"""How any thread wakes a task on asyncio or trio. With `late_scope` the only file that knows event-loop types.
 
 A `Port` is remembered where a task starts to wait. Whoever cancels posts a callback through it: from the loop's own thread,
 another loop's, a plain thread, or a signal handler. Both `call_soon_threadsafe` (asyncio, uvloop) and `run_sync_soon` (trio)
