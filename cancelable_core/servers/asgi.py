@@ -314,11 +314,13 @@ class AsgiRequest(LatentRequest):
 
     def start(self, client_has_gone: Callable[[], object]) -> None:
         """As a `ClientWatch`."""
-        self.client.start(client_has_gone)
+        if self.native is not None:  # once it has ended, there is nothing to tell
+            self.client.start(client_has_gone)
 
     def stop(self) -> None:
         """As a `ClientWatch`."""
-        self.client.stop()
+        if self.native is not None:
+            self.client.stop()
 
     async def receive(self) -> Message:
         """The next message for the application."""
