@@ -18,7 +18,7 @@ from ..errors import OperationCancelled, QueueFull
 from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response, websocket_close_code
 from ..late_scope import LateScope
 from ..operation import detached_context
-from ..wakeup import running_port
+from ..wakeup import Port, running_port
 from .application import WebApplication
 from .asgi_client import AsgiClient, Message, Receive, Scope, Send, is_last_message
 from .latent import REQUEST_KEY, LatentRequest, making, no_route
@@ -273,13 +273,13 @@ class AsgiRequest(LatentRequest):
 
     @property
     def client(self) -> AsgiClient:
-        """Made for the first who reads, or wants to follow it. Any thread."""
-        return self._client or self._take_the_client()
+        """Made for the first who reads, or wants to follow it. On the loop's own thread."""
+        return self._client or self._take_the_client(self.port)
 
-    def _take_the_client(self) -> AsgiClient:
+    def _take_the_client(self, port: Port | None) -> AsgiClient:
         with making():
             if self._client is None:
-                client = AsgiClient(self._receive, is_websocket=self.is_websocket, port=self.port)
+                client = AsgiClient(self._receive, is_websocket=self.is_websocket, port=port)
                 receive = client.receive
                 if self._client is None:  # a signal handler may be interrupted here, or have come in between, with another
                     self._receive, self._client = receive, client
@@ -294,7 +294,7 @@ class AsgiRequest(LatentRequest):
             "WEBSOCKET" if self.is_websocket else native["method"],
             partial(self.route, native),
             native=native,
-            client=self.client,
+            client=self,
             client_id=self._client_id,
             asker=self._asker,
         )
@@ -314,18 +314,19 @@ class AsgiRequest(LatentRequest):
 
     def start(self, client_has_gone: Callable[[], object]) -> None:
         """As a `ClientWatch`."""
-        if self.native is not None:  # once it has ended, there is nothing to tell
-            self.client.start(client_has_gone)
+        port = self.port
+        if port is not None:  # else the application has returned
+            self._take_the_client(port).start(client_has_gone)
 
     def stop(self) -> None:
         """As a `ClientWatch`."""
-        if self.native is not None:
-            self.client.stop()
+        if self._client is not None:
+            self._client.stop()
 
     async def receive(self) -> Message:
         """The next message for the application."""
         if self._client is None:
-            self._take_the_client()
+            self._take_the_client(self.port)
         return await self._receive()
 
     def _application_has_failed(self, error: BaseException) -> None:

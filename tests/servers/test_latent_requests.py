@@ -29,6 +29,7 @@ from cancelable_core.operation import current_variable
 from cancelable_core.servers import CancelableAsgi, CancelableWsgi, LatentRequest, RequestOperation, WebApplication
 from cancelable_core.servers.asgi import AsgiRequest
 from tests.adapters.flask.helpers import Exchange
+from tests.core.helpers import Running, happens, happens_soon
 
 from .latent import begun, made, wsgi_application
 from .test_following_the_client import Client
@@ -560,6 +561,30 @@ async def test_a_cancel_during_the_end_of_the_block_hits_nothing_else(store: Ope
         await anyio.lowlevel.checkpoint()
     assert statuses(store) == {"completed": 1}
     assert not store._live
+
+
+async def test_a_look_that_comes_while_the_request_ends_is_no_error(store: OperationStore) -> None:
+    class Slow(AsgiRequest):
+        __slots__ = ()
+
+        def _create(self, native: Any) -> RequestOperation:
+            looks.set()
+            happens(ended)
+            return super()._create(native)
+
+    async def wait_for_a_look(scope: Any, receive: Any, send: Any) -> None:
+        look.append(Running(store.statistics))
+        await happens_soon(looks)
+        await hello_asgi(scope, receive, send)
+
+    looks, ended = threading.Event(), threading.Event()
+    look: list[Running[object]] = []
+    request = asgi_request(store, Slow)
+    await request.run(wait_for_a_look)
+    ended.set()
+    look[0].result()
+    assert statuses(store) == {"completed": 1}
+    assert request.made is None
 
 
 async def test_an_application_that_leaves_a_scope_open_leaves_no_request(store: OperationStore) -> None:
