@@ -5,7 +5,6 @@ Django's are in `_served_django`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -14,7 +13,6 @@ import anyio
 from fastapi import Depends, FastAPI
 from fastapi.responses import PlainTextResponse
 
-from cancelable_core.late_scope import LateScope
 from cancelable_core.servers import AsgiApplication, CancelableAsgi, Receive, Scope, Send
 from cancelable_fastapi import CurrentOperation, install
 
@@ -40,22 +38,8 @@ class Least:
         request = LeastRequest(receive, send, self._running)
         self._running[request] = None
         _current.set(request)
-        interrupted = LateScope()
-        try:
-            await self._app(scope, request.receive, request.send)
-        finally:
-            interrupted.__exit__(*sys.exc_info())
-
-
-class Scoped:
-    """A scope of anyio's around it all, which could interrupt a request as well, and is entered whether or not."""
-
-    def __init__(self, app: AsgiApplication) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with anyio.CancelScope():
-            await self._app(scope, receive, send)
+            await self._app(scope, request.receive, request.send)
 
 
 class LeastRequest:
@@ -120,13 +104,11 @@ def on_fastapi(
 APPLICATIONS: dict[str, AsgiApplication] = {
     "function/bare": function,
     "function/no-op": NoOp(function),
-    "function/scoped": Scoped(function),
     "function/least": Least(function),
     "function/unused": CancelableAsgi(function, cancel_on_disconnect="scoped"),
     "function/used": CancelableAsgi(function),
     "fastapi/bare": on_fastapi(),
     "fastapi/no-op": on_fastapi(middleware=NoOp),
-    "fastapi/scoped": on_fastapi(middleware=Scoped),
     "fastapi/least": on_fastapi(middleware=Least),
     "fastapi/dependency": on_fastapi(with_dependency),
     "fastapi/unused": on_fastapi(with_suite=True),

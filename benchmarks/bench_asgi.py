@@ -9,7 +9,7 @@ from _worker import Worker, compare_ways
 
 SERVER = "uvicorn --http httptools --loop asyncio --lifespan off --log-level error --port {port} _served_asgi:app"
 NO_OP = {"no-op": "a middleware that does nothing"}
-LEAST = {"scoped": "a scope of anyio and nothing else", "least": "the least that an operation needs"}
+LEAST = {"least": "the least that an operation needs"}
 UNUSED = {"unused": "ours, unused by the view"}
 WAYS = {
     "function": {**NO_OP, **LEAST, **UNUSED, "used": "ours, following the client"},

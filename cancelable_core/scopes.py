@@ -12,7 +12,44 @@ from .wakeup import is_native_cancelation, new_cancel_scope, running_port, was_a
 if TYPE_CHECKING:
     from .wakeup import EnteredScope, Port
 
-__all__ = ["TokenScope"]
+__all__ = ["OpenScope", "TokenScope"]
+
+
+class OpenScope:
+    """A cancel scope that the running task is inside from now on, until `__exit__`; and the port of its loop."""
+
+    __slots__ = ("_scope", "port")
+
+    def __init__(self) -> None:
+        global _newest_port
+        port = _newest_port = running_port(_newest_port)
+        assert port is not None, "needs a running event loop (asyncio or trio)"
+        self.port: Port = port
+        self._scope = new_cancel_scope(port)
+        self._scope.__enter__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        return bool(self._scope.__exit__(exc_type, exc, traceback))
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._scope.cancel_called
+
+    @property
+    def cancelled_caught(self) -> bool:
+        """Whether the block ended by it."""
+        return self._scope.cancelled_caught
+
+    def cancel(self) -> None:
+        """Interrupt the task wherever it waits. On the loop's own thread."""
+        self._scope.cancel()
+
+
+_newest_port: Port | None = None
+"""Of the loop that the newest scope was opened on; usually there is only that one."""
 
 
 class TokenScope(Watcher):

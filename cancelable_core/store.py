@@ -270,18 +270,20 @@ class OperationStore:
 
     def _count_all_unseen(self) -> None:
         unseen, count, total_seconds = self._unseen, 0, 0.0
-        while unseen:
-            claims, seconds = unseen.popleft()
-            claims.append(UNSEEN)  # whoever ends it may not have come to that
-            if claims[0] is UNSEEN:
-                claims[0] = _COUNTED
-                count += 1
-                total_seconds += seconds
-        tally = self._tallies[OperationKind.REQUEST]
-        tally.total += count
-        tally.by_status[OperationStatus.COMPLETED] += count
-        tally.duration_seconds += total_seconds
-        tally.durations += count
+        try:
+            while unseen:
+                claims, seconds = unseen.popleft()
+                claims.append(UNSEEN)  # whoever ends it may not have come to that
+                if claims[0] is UNSEEN:
+                    claims[0] = _COUNTED
+                    count += 1
+                    total_seconds += seconds
+        finally:  # a signal handler may raise in between
+            tally = self._tallies[OperationKind.REQUEST]
+            tally.total += count
+            tally.by_status[OperationStatus.COMPLETED] += count
+            tally.duration_seconds += total_seconds
+            tally.durations += count
 
     def _begin(self, entry: Entry, status: OperationStatus) -> None:
         if _has_fixed_name(entry) and entry.name is not None:

@@ -1,4 +1,4 @@
-"""How any thread wakes a task on asyncio or trio. With `late_scope` the only file that knows event-loop types.
+"""How any thread wakes a task on asyncio or trio. The only file that knows event-loop types.
 
 A `Port` is remembered where a task starts to wait. Whoever cancels posts a callback through it: from the loop's own thread,
 another loop's, a plain thread, or a signal handler. Both `call_soon_threadsafe` (asyncio, uvloop) and `run_sync_soon` (trio)
@@ -44,7 +44,6 @@ __all__ = [
     "loop_is_running_here",
     "names_the_loop",
     "new_cancel_scope",
-    "port_of_asyncio_loop",
     "running_port",
     "running_task",
     "was_asked_to_stop",
@@ -144,12 +143,7 @@ def running_port(known: Port | None = None) -> Port | None:
         token = sys.modules["trio"].lowlevel.current_trio_token()
         return Port(token, token.run_sync_soon, is_trio=True)
     loop: Any = _running_asyncio_loop()
-    return None if loop is None else port_of_asyncio_loop(loop)
-
-
-def port_of_asyncio_loop(loop: asyncio.AbstractEventLoop) -> Port:
-    """Its port. Any thread."""
-    return Port(loop, loop.call_soon_threadsafe, is_trio=False)
+    return None if loop is None else Port(loop, loop.call_soon_threadsafe, is_trio=False)
 
 
 def names_the_loop(variable: ContextVar[Any]) -> bool:

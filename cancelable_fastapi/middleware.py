@@ -82,7 +82,7 @@ class CancelableMiddleware:
     def _find_marks(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         request: FastapiRequest = scope[REQUEST_KEY]
         request.finding = []
-        return self._app(RoutedScope(scope, request.found), receive, send)
+        return self._app(RoutedScope(scope, partial(request.found, scope)), receive, send)
 
 
 class FastapiRequest(AsgiRequest):
@@ -109,7 +109,7 @@ class FastapiRequest(AsgiRequest):
     async def answer(self, error: OperationCancelled, scope: Scope) -> bool:
         return await _handled(error, self.outer, scope, self.receive, self.send)
 
-    def found(self, endpoint: object) -> None:
+    def found(self, scope: Scope, endpoint: object) -> None:
         """A router found this endpoint."""
         options = view_options(endpoint)
         operation = None if options is None else self.make()
@@ -117,7 +117,7 @@ class FastapiRequest(AsgiRequest):
             return
         operation.adopt(options)
         if options.owner:
-            self.finding.append(find_owner_soon(operation, partial(self._owner, self.native)))
+            self.finding.append(find_owner_soon(operation, partial(self._owner, scope)))
 
     async def _owner(self, scope: Scope) -> str | None:
         return (await self.who_asks(scope)).id

@@ -16,8 +16,8 @@ import anyio
 
 from ..errors import OperationCancelled, QueueFull
 from ..http_api import CLIENT_ID_HEADER, Settings, cancelled_response, queue_full_response, websocket_close_code
-from ..late_scope import LateScope
 from ..operation import detached_context
+from ..scopes import OpenScope
 from ..wakeup import Port, running_port
 from .application import WebApplication
 from .asgi_client import AsgiClient, Message, Receive, Scope, Send, is_last_message
@@ -167,7 +167,7 @@ class AsgiRequest(LatentRequest):
 
     Args:
         web: Whose settings count, and where it is listed.
-        scope: The server's; the request stands in it under `REQUEST_KEY` and, as what tells of its client, `CLIENT_KEY`.
+        scope: The server's; inside, it has the request under `REQUEST_KEY` and, as what tells of its client, `CLIENT_KEY`.
         receive: The server's.
         send: The server's.
     """
@@ -204,7 +204,6 @@ class AsgiRequest(LatentRequest):
         self.held: list[Message] | None = None
         if CLIENT_KEY in scope and isinstance(scope[CLIENT_KEY], AsgiClient):
             self._client = scope[CLIENT_KEY]  # of `watching_client` around it
-        scope[REQUEST_KEY] = scope[CLIENT_KEY] = self
 
     # --- what a framework knows
 
@@ -233,9 +232,10 @@ class AsgiRequest(LatentRequest):
         if self.web.settings.accept_operation_ids:  # headers are not even looked through where the answer is no
             self._client_id = self.web.client_id(_header(scope, _CLIENT_ID_NAME))
             self._asker = None if self._client_id is None else await self.who_asks(scope)
+        scope[REQUEST_KEY] = scope[CLIENT_KEY] = self
         try:
             try:
-                self.begin(self.web, at_once=self._client_id is not None, scope=LateScope())
+                self.begin(self.web, at_once=self._client_id is not None, scope=OpenScope())
                 await application(scope, self.receive, self.send)
                 if self.held is not None:
                     await self.send_held()

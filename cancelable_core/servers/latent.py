@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from .. import forks
-from ..late_scope import LateScope
 from ..operation import current_operation, current_variable, thread_variable
+from ..scopes import OpenScope
 from ..store import UNSEEN, OperationStore
 from ..wakeup import Port
 from .application import WebApplication
@@ -51,7 +51,7 @@ class LatentRequest:
 
     __slots__ = ("__weakref__", "_began", "_claims", "_store", "cancel_scope", "made", "native")
 
-    cancel_scope: LateScope | None
+    cancel_scope: OpenScope | None
     made: RequestOperation | None
     native: Any
     _began: float
@@ -74,7 +74,7 @@ class LatentRequest:
             operation.interrupt_in(scope, scope.port)
         return operation
 
-    def begin(self, web: WebApplication, *, at_once: bool = False, scope: LateScope | None = None) -> None:
+    def begin(self, web: WebApplication, *, at_once: bool = False, scope: OpenScope | None = None) -> None:
         """Open it here; whoever runs in this context from now on runs inside it.
 
         Args:
@@ -104,24 +104,23 @@ class LatentRequest:
         """
         mark = thread_variable.set(self)  # threads that the framework starts see it also once it has left them behind
         try:
-            self.begin(web, at_once=at_once, scope=LateScope())
+            self.begin(web, at_once=at_once, scope=OpenScope())
             result = await call()
         except BaseException as error:
-            if self._leave_scope(error) and self.made is not None:
-                cancel = self.made.error()
-            else:
+            if not self._leave_scope(error):
                 raise
         else:
             self._leave_scope(None)
             return result
         finally:
             thread_variable.reset(mark)
-        raise cancel
+        assert self.made is not None  # it was its cancel
+        raise self.made.error()
 
     def _leave_scope(self, error: BaseException | None) -> bool:
         """Whether it was its cancel that interrupted what was inside."""
         operation = self.made if error is None else self.make()  # waits for whoever is at it: it may be cancelled already
-        scope, self.cancel_scope = self.cancel_scope, None  # which knows a task, which may know a response, and so this
+        scope, self.cancel_scope = self.cancel_scope, None
         if operation is not None:
             return operation.leave_scope(error)
         return scope is not None and scope.__exit__(type(error) if error else None, error, None)

@@ -6,7 +6,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     # values
     frozenset({"callables", "ending", "errors", "extras", "forks", "identifiers", "instances", "models", "verdicts"}),
     # state
-    frozenset({"flags", "late_scope", "names", "store", "timer_thread", "token", "waiters", "wakeup"}),
+    frozenset({"flags", "names", "store", "timer_thread", "token", "waiters", "wakeup"}),
     frozenset(
         {
             "bridges",
