@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import pytest
 
@@ -28,10 +29,12 @@ from cancelable_core.models import OperationKind
 from cancelable_core.operation import current_variable
 from cancelable_core.servers import CancelableAsgi, CancelableWsgi, LatentRequest, RequestOperation, WebApplication
 from cancelable_core.servers.asgi import AsgiRequest
+from cancelable_core.servers.asgi_client import GRACE_SECONDS
 from tests.adapters.flask.helpers import Exchange
+from tests.collector import no_collector
 from tests.core.helpers import Running, happens, happens_soon
 
-from .latent import begun, made, wsgi_application
+from .latent import Request, begun, made, wsgi_application
 from .test_following_the_client import Client
 
 DEADLINE_SECONDS = 10.0
@@ -585,6 +588,65 @@ async def test_a_look_that_comes_while_the_request_ends_is_no_error(store: Opera
     look[0].result()
     assert statuses(store) == {"completed": 1}
     assert request.made is None
+
+
+async def test_code_in_a_thread_of_anyio_hears_of_a_cancel_that_nobody_looked_for_before(store: OperationStore) -> None:
+    """anyio remembers the scope from which the thread was called: what is entered later it never asks."""
+
+    def ask_again_and_again() -> None:
+        reached.set()
+        for _ in range(10_000):
+            anyio.from_thread.check_cancelled()
+            threading.Event().wait(0.001)
+
+    async def endpoint(scope: Any, receive: Any, send: Any) -> None:
+        await anyio.to_thread.run_sync(ask_again_and_again)
+
+    reached = threading.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call, endpoint, store)
+        await happens_soon(reached)
+        assert ThreadSafeRegistry(store).cancel_all(kind=OperationKind.REQUEST) == 1
+    assert statuses(store) == {"cancelled": 1}
+
+
+async def test_whoever_asks_for_the_client_after_the_end_is_told_nothing(store: OperationStore) -> None:
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    reads: list[object] = []
+    told: list[object] = []
+
+    async def receive() -> Any:
+        reads.append(None)
+        return {"type": "http.disconnect"}
+
+    await CancelableAsgi(nothing, registry=store, cancel_on_disconnect="scoped")(scope, receive, drop)
+    client = scope["cancelable.client"]
+    client.start(lambda: told.append(None))
+    await anyio.to_thread.run_sync(client.start, lambda: told.append(None))
+    await anyio.to_thread.run_sync(client.stop)
+    await anyio.sleep(2 * GRACE_SECONDS)
+    assert (reads, told) == ([], [])
+
+
+async def test_a_cancelled_request_that_goes_on_to_its_response_is_freed(store: OperationStore) -> None:
+    async def wait() -> None:
+        operation = current_operation()
+        assert operation is not None
+        operation.cancel_sync()
+        await anyio.sleep_forever()
+
+    async def ask() -> weakref.ref[LatentRequest]:
+        request = Request(store)
+        try:
+            await request.begin_around(wait, request.web)
+        except OperationCancelled as error:  # which knows this function, which knows it no longer below
+            request.end(error)
+        return weakref.ref(request)
+
+    with no_collector():
+        known = await ask()
+        await anyio.lowlevel.checkpoint()
+        assert known() is None
 
 
 async def test_an_application_that_leaves_a_scope_open_leaves_no_request(store: OperationStore) -> None:
