@@ -10,7 +10,7 @@ from .token import CancelationToken
 from .wakeup import is_native_cancelation, new_cancel_scope, running_port, was_asked_to_stop
 
 if TYPE_CHECKING:
-    from .wakeup import EnteredScope, Port
+    from .wakeup import CancelScope, Port
 
 __all__ = ["OpenScope", "TokenScope"]
 
@@ -18,34 +18,20 @@ __all__ = ["OpenScope", "TokenScope"]
 class OpenScope:
     """A cancel scope that the running task is inside from now on, until `__exit__`; and the port of its loop."""
 
-    __slots__ = ("_scope", "port")
+    __slots__ = ("native", "port")
 
     def __init__(self) -> None:
         global _newest_port
         port = _newest_port = running_port(_newest_port)
         assert port is not None, "needs a running event loop (asyncio or trio)"
         self.port: Port = port
-        self._scope = new_cancel_scope(port)
-        self._scope.__enter__()
+        self.native = new_cancel_scope(port)
+        self.native.__enter__()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        return bool(self._scope.__exit__(exc_type, exc, traceback))
-
-    @property
-    def cancel_called(self) -> bool:
-        """Whether `cancel` was called."""
-        return self._scope.cancel_called
-
-    @property
-    def cancelled_caught(self) -> bool:
-        """Whether the block ended by it."""
-        return self._scope.cancelled_caught
-
-    def cancel(self) -> None:
-        """Interrupt the task wherever it waits. On the loop's own thread."""
-        self._scope.cancel()
+        return bool(self.native.__exit__(exc_type, exc, traceback))
 
 
 _newest_port: Port | None = None
@@ -63,10 +49,10 @@ class TokenScope(Watcher):
             raise RuntimeError("async with needs a running event loop (asyncio or trio); use a plain with in threads")
         self.port: Port | None = port
         self._token = token
-        self._scope: EnteredScope | None = None
+        self._scope: CancelScope | None = None
 
     @classmethod
-    def around(cls, scope: EnteredScope, token: CancelationToken, port: Port) -> Self:
+    def around(cls, scope: CancelScope, token: CancelationToken, port: Port) -> Self:
         """The same for a scope that was entered already, by the task that will leave it here. Any thread."""
         adopted = cls.__new__(cls)
         adopted.port, adopted._token, adopted._scope = port, token, scope

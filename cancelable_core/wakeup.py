@@ -21,20 +21,16 @@ if TYPE_CHECKING:
     import asyncio
     from typing import Protocol
 
-    class EnteredScope(Protocol):
-        """A cancel scope that a task is in."""
+    class CancelScope(Protocol):
+        """What the backends' cancel scopes have in common."""
 
+        def __enter__(self) -> object: ...
         def __exit__(self, exc_type: Any, exc: Any, traceback: Any, /) -> bool | None: ...
         def cancel(self) -> None: ...
         @property
         def cancel_called(self) -> bool: ...
         @property
         def cancelled_caught(self) -> bool: ...
-
-    class CancelScope(EnteredScope, Protocol):
-        """What the backends' cancel scopes have in common."""
-
-        def __enter__(self) -> object: ...
 
 
 __all__ = [

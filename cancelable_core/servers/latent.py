@@ -71,7 +71,7 @@ class LatentRequest:
     def _create_here(self, native: Any) -> RequestOperation:
         operation, scope = self._create(native), self.cancel_scope
         if scope is not None:
-            operation.interrupt_in(scope, scope.port)
+            operation.interrupt_in(scope.native, scope.port)
         return operation
 
     def begin(self, web: WebApplication, *, at_once: bool = False, scope: OpenScope | None = None) -> None:

@@ -21,7 +21,7 @@ from ..wakeup import Port, running_port
 from .view_options import AsApp, ViewOptions
 
 if TYPE_CHECKING:
-    from ..wakeup import EnteredScope
+    from ..wakeup import CancelScope
 
 __all__ = ["CLIENT_KEY", "ClientWatch", "RequestOperation", "current_request"]
 
@@ -159,7 +159,7 @@ class RequestOperation(Cancelable):
         self._store.register(self, OperationStatus.RUNNING)
         self._tell_store_of_cancel()
 
-    def interrupt_in(self, scope: EnteredScope, port: Port) -> None:
+    def interrupt_in(self, scope: CancelScope, port: Port) -> None:
         """Have its cancel interrupt what runs in this scope, until `leave_scope` or `end_with_scope`."""
         self._scope = TokenScope.around(scope, self.token, port)
 
